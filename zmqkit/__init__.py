@@ -1,0 +1,1 @@
+"""zmqkit: acknowledgements, durable queues and late-joiner snapshots on ZeroMQ, as a library."""

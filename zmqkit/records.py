@@ -1,0 +1,234 @@
+"""Records: what a node remembers, as values and as bytes.
+
+A machine emits records; the log stores them; replayed in order they give the machine's state. They hold decisions
+(numbers given, due times, attempts), so replay reads no clock and asks nobody. A checkpoint is a list of the same values
+(plus four kinds that only checkpoints use), so replay and checkpoint are one path. docs/wire.md, part "records", is the
+specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, NamedTuple
+
+import msgpack
+
+from zmqkit.parcel import Buffer, Parcel, refuse_ext
+from zmqkit.wire import Slice
+
+Ranges = list[tuple[int, int]]  # (first, count)…; of a token: (offset, count)…
+
+
+class Queue(NamedTuple):
+    """A queue came into being, or its policy or state changed."""
+
+    number: int
+    name: str
+    policy: dict[str, Any]
+    paused: bool
+    deleted: bool
+
+
+class Put(NamedTuple):
+    queue: int
+    client: bytes
+    first: int  # stream number of the first message
+    count: int
+    base: int
+    qseq: int
+    at: float  # when it was accepted: the message's age counts from here
+    parcel: Parcel
+
+
+class Copy(NamedTuple):
+    """The messages qseq… (position and offset `source`) now stand here. Moves messages, never adds one."""
+
+    queue: int
+    qseq: int
+    count: int
+    source: int  # position of the record they stood in
+    parcel: Parcel | Slice
+
+
+class Lease(NamedTuple):
+    queue: int
+    token: int
+    client: bytes
+    qseq: int
+    count: int
+
+
+class Done(NamedTuple):
+    queue: int
+    token: int
+    ranges: Ranges
+
+
+class Back(NamedTuple):
+    """A lease, or a part of it, ended otherwise than by DONE."""
+
+    queue: int
+    token: int
+    ranges: Ranges
+    cause: str
+    counted: bool  # one attempt more
+    suspect: bool  # leased singly from now on
+    due: float  # 0: at once
+    error: str
+
+
+class Save(NamedTuple):
+    queue: int
+    token: int
+    offset: int
+    blob: bytes
+
+
+class Dead(NamedTuple):
+    """Dead-lettered, in one record: out of the lease and into the dead letters. The body stays where it is."""
+
+    queue: int
+    token: int
+    ranges: Ranges
+    reason: str
+    at: float
+    counted: bool
+    error: str
+
+
+class Redrive(NamedTuple):
+    queue: int
+    ranges: Ranges  # of qseq
+
+
+class Drop(NamedTuple):
+    """Settled without a lease: purged, dropped for room, or dead letters thrown away."""
+
+    queue: int
+    ranges: Ranges  # of qseq
+
+
+class Stream(NamedTuple):
+    """Checkpoint: how far a producer's stream is."""
+
+    queue: int
+    client: bytes
+    last: int
+    answers: list[tuple[int, int, int]]  # first, count, qseq
+    seen: float
+
+
+class Backlog(NamedTuple):
+    """Checkpoint: whole parcels in order, never leased. Columns of u64, u32 and f64, little endian."""
+
+    queue: int
+    qseq: int
+    next_qseq: int
+    positions: bytes
+    counts: bytes
+    times: bytes
+
+
+class Batch(NamedTuple):
+    """Checkpoint: a parcel that is partly leased, settled or returned. Masks are little-endian bytes, bit i = message i."""
+
+    queue: int
+    qseq: int
+    count: int
+    position: int
+    at: float
+    fresh: bytes
+    back: bytes
+    delayed: bytes
+    dead: bytes
+    suspect: bytes
+
+
+class Marks(NamedTuple):
+    """Checkpoint: what single messages have collected, by qseq."""
+
+    queue: int
+    failed: dict[int, int]
+    due: dict[int, float]
+    errors: dict[int, str]
+    saved: dict[int, bytes]
+    dead: dict[int, list[Any]]  # reason, at, history
+
+
+Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Stream | Backlog | Batch | Marks
+
+_KINDS: dict[type, int] = {
+    Queue: 1, Put: 2, Lease: 3, Done: 4, Back: 5, Save: 6, Dead: 7, Redrive: 8, Drop: 9, Copy: 11,
+    Stream: 20, Backlog: 21, Batch: 22, Marks: 23,
+}  # fmt: skip
+_TYPES = {kind: record for record, kind in _KINDS.items()}
+NAMES = {kind: record.__name__.lower() for kind, record in _TYPES.items()}
+_BODIES = frozenset((2, 11))
+_COUNT_FIELD = {2: 3, 11: 2}
+_LENGTH = Struct("<I")
+
+_pack = msgpack.Packer(use_bin_type=True).pack
+
+
+def encode(record: Record) -> tuple[int, list[Buffer], bool]:
+    """(kind, payload in chunks, holds a body): u32 header length · header (msgpack array) · sizes · body · columns."""
+    kind = _KINDS[type(record)]
+    if kind not in _BODIES:
+        return kind, [_pack(list(record))], False
+    parcel = record[-1]
+    assert isinstance(parcel, Parcel), "a Slice must be read before it is stored"
+    header = _pack([*record[:-1], len(parcel.body)])
+    return kind, [_LENGTH.pack(len(header)) + header, *parcel.frames()], True
+
+
+def decode(kind: int, payload: Buffer) -> Record | None:
+    """The record, or None for a kind this version does not know. Raises ValueError for bytes that are none."""
+    record = _TYPES.get(kind)
+    if record is None:
+        return None
+    if kind not in _BODIES:
+        return record(*_unpack(payload))  # type: ignore[no-any-return]
+    fields, parcel = _split(payload, _COUNT_FIELD[kind])
+    return record(*fields, parcel)  # type: ignore[no-any-return]
+
+
+def parcel_of(kind: int, payload: Buffer) -> Parcel:
+    """The parcel in the payload of a record that holds one."""
+    return _split(payload, _COUNT_FIELD[kind])[1]
+
+
+def _split(payload: Buffer, count_field: int) -> tuple[list[Any], Parcel]:
+    view = memoryview(payload)
+    start = _LENGTH.size + _LENGTH.unpack_from(view)[0]
+    *fields, body_bytes = _unpack(view[_LENGTH.size : start])
+    count = fields[count_field]
+    body = start + 4 * count
+    columns = view[body + body_bytes :]
+    return fields, Parcel(count, view[start:body], view[body : body + body_bytes], columns if len(columns) else None)
+
+
+def _unpack(data: Buffer) -> Any:
+    return msgpack.unpackb(data, strict_map_key=False, ext_hook=refuse_ext)
+
+
+def ranges_of(mask: int, start: int = 0) -> Ranges:
+    """The runs of ones in a bitmask, lowest first, as (start + index, length)."""
+    found: Ranges = []
+    offset = 0
+    while mask:
+        zeros = (mask & -mask).bit_length() - 1
+        mask >>= zeros
+        ones = (~mask & (mask + 1)).bit_length() - 1
+        found.append((start + offset + zeros, ones))
+        mask >>= ones
+        offset += zeros + ones
+    return found
+
+
+def mask_of(ranges: Sequence[tuple[int, int]]) -> int:
+    """The bitmask with these (offset, count) runs set."""
+    mask = 0
+    for offset, count in ranges:
+        mask |= ((1 << count) - 1) << offset
+    return mask
