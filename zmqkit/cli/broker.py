@@ -1,0 +1,85 @@
+"""`zmqkit broker`: a bare node in a shell."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+
+import click
+
+import zmqkit
+from zmqkit.cli.options import DEFAULT_ENDPOINT
+
+LEVELS = ["debug", "info", "warning", "error"]
+
+
+@click.command()
+@click.option("--bind", "endpoints", multiple=True, default=[DEFAULT_ENDPOINT], show_default=True, metavar="ENDPOINT",
+              help="Where to listen; may be given several times. Port 0 takes a free one.")  # fmt: skip
+@click.option("--journal", default="./zmqkit-journal", show_default=True, metavar="DIR",
+              help="Where messages are kept; `none` keeps nothing on disk.")  # fmt: skip
+@click.option("--durability", type=click.Choice(["disk", "os", "memory"]),
+              help="What a confirm waits for.  [default: disk; memory without a journal]")  # fmt: skip
+@click.option("--name", help="The node's name, in logs and listings.  [default: the host's]")
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
+def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, insecure: bool, log_level: str) -> None:
+    """Host queues until SIGTERM.
+
+    Prints one line `ready ENDPOINT …` once it serves. SIGTERM or Ctrl-C ends it in order: what was confirmed is on disk, leases are
+    kept for their holders, the journal is sealed. A second signal ends it at once, which loses nothing either.
+    """
+    logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if not insecure:
+        for endpoint in endpoints:
+            refuse_strangers(endpoint)
+    stopped = threading.Event()
+    watch_signals(stopped)
+    node = zmqkit.Node(*endpoints, journal=None if journal == "none" else journal, durability=durability, name=name)
+    with node:
+        click.echo(" ".join(["ready", *node.endpoints]))
+        notify("READY=1")
+        stopped.wait()
+        notify("STOPPING=1")
+
+
+def refuse_strangers(endpoint: str) -> None:
+    """Raises UsageError for an endpoint that other machines could reach: links are neither encrypted nor authenticated yet."""
+    if not endpoint.startswith("tcp://"):
+        return
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass  # `*`, an interface's or a host's name: reachable from elsewhere for all we know
+    raise click.ClickException(
+        f"{endpoint} can be reached from other machines, and links are not encrypted yet: "
+        f"bind to 127.0.0.1, or say --insecure if everybody in that network may put and take messages"
+    )
+
+
+def watch_signals(stopped: threading.Event) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify), where the service is of Type=notify."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.send(state.encode())
