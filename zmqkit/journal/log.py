@@ -17,12 +17,15 @@ class Item(NamedTuple):
     """One record to append."""
 
     kind: int  # 0..199, the caller's; 200..255 are the log's own
-    chunks: Sequence[Buffer]  # the payload in parts, stored one behind the other
+    chunks: Sequence[Buffer]  # the payload in parts, stored one behind the other; nobody may change their bytes any more
     body: bool = False  # True: `read` will be asked for this payload until its position is released
 
 
 class Entry(NamedTuple):
-    """One record given back by `replay`. Items of a checkpoint have position 0."""
+    """One record given back by `replay`. Items of a checkpoint have position 0.
+
+    `payload` shares memory with its neighbours, up to megabytes: copy what is kept.
+    """
 
     position: int
     kind: int
@@ -31,15 +34,35 @@ class Entry(NamedTuple):
 
 class Log(Protocol):
     """What a node needs of its storage. All calls come from one thread and none waits for the disk, except `replay`,
-    `close`, and `read` of a body that is no longer in memory."""
+    `close`, and `read` of a body that is no longer in memory. After a fork the child may not use it: errors.Closed."""
 
-    node: bytes  # 16 bytes that name this log for ever
-    epoch: int  # +1 at each opening, durable before the constructor returns
-    durability: str  # "disk", "os" or "memory": what `durable` promises
-    last: int  # position of the last record appended
-    durable: int  # every record up to here survives
-    full: bool  # no room for new bodies: refuse puts; other records are still taken
-    wants_checkpoint: bool  # after an append: call `checkpoint` before the next one
+    @property
+    def node(self) -> bytes:
+        """16 bytes that name this log for ever."""
+
+    @property
+    def epoch(self) -> int:
+        """+1 at each opening, durable before the constructor returns."""
+
+    @property
+    def durability(self) -> str:
+        """"disk", "os" or "memory": what `durable` promises."""
+
+    @property
+    def last(self) -> int:
+        """Position of the last record appended."""
+
+    @property
+    def durable(self) -> int:
+        """Every record up to here survives."""
+
+    @property
+    def full(self) -> bool:
+        """No room for new bodies: refuse puts; other records are still taken."""
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """After an append: call `checkpoint` before the next one."""
 
     def start(self, on_durable: Callable[[], None], on_failed: Callable[[Exception], None]) -> None:
         """Begin to write. Both callbacks run on a thread of the log's own and must only wake somebody."""

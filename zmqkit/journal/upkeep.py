@@ -1,0 +1,148 @@
+"""Upkeep: what may take its time and must not hold up a confirmation, in a thread of its own: the next segment's room, the
+checkpoints, the removal of files.
+
+A full disk is met here, while the present segment still has room, and never in the middle of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+
+from .checkpoint import KEPT, publish_checkpoint, withdraw
+from .directory import NO_ROOM, TEMPORARY, Directory
+from .failstop import FailStop
+from .log import Item
+from .segment import Start
+
+SPARE = "spare" + TEMPORARY
+RETRY_SECONDS = 1.0
+
+
+class Upkeep:
+    def __init__(self, directory: Directory, failstop: FailStop, segment_bytes: int, checkpoints: list[tuple[int, str]]) -> None:
+        self.directory = directory
+        self._failstop = failstop
+        self.segment_bytes = segment_bytes
+        self._checkpoints = checkpoints  # (lsn, name), oldest first
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._spare: int | None = None
+        self._spare_lock = Lock()  # the writer makes its own when none is ready
+        self._thread = Thread(target=self._run, name="zmqkit-journal-upkeep", daemon=True)
+        self._asked = False
+        self.starved = False  # there was no room for the next segment, the last time we asked
+
+    # -- from the caller's thread --------------------------------------------------------------------------------------
+
+    @property
+    def has_spare(self) -> bool:
+        return self._spare is not None
+
+    @property
+    def floor(self) -> int:
+        """The lsn of the older kept checkpoint: no recovery replays what is before it."""
+        kept = self._checkpoints
+        return kept[-KEPT][0] if len(kept) >= KEPT else 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def prepare_spare(self) -> None:
+        """Ask for the next segment's room, ahead of need."""
+        if not self._asked:
+            self._asked = True
+            self._jobs.put(self._make_spare)
+
+    def discard(self, names: list[str]) -> None:
+        self._jobs.put(partial(self._remove, names))
+
+    def stop(self) -> None:
+        """Finish what was asked for."""
+        self._jobs.put(None)
+        self._thread.join()
+        if self._spare is not None:
+            self.close_spare()
+            with suppress(OSError):
+                self.directory.unlink(SPARE)
+
+    def close_spare(self) -> None:
+        if self._spare is not None:
+            self.directory.close(self._spare)
+            self._spare = None
+
+    # -- from the writer's ---------------------------------------------------------------------------------------------
+
+    def take_spare(self) -> int | None:
+        """The descriptor of a preallocated file named SPARE; None: no room for one."""
+        self._make_spare()
+        with self._spare_lock:
+            spare, self._spare = self._spare, None
+        return spare
+
+    def publish(self, start: Start, items: Sequence[Item]) -> None:
+        self._jobs.put(partial(self._publish, start, items))
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                if self._failstop.error is None:
+                    job()
+        except BaseException as cause:
+            self._failstop.fail(cause)
+
+    def _next(self) -> Callable[[], None] | None:
+        try:
+            return self._jobs.get(timeout=RETRY_SECONDS if self.starved else None)
+        except Empty:
+            return self._make_spare
+
+    def _make_spare(self) -> None:
+        with self._spare_lock:
+            if self._spare is not None:
+                return
+            with suppress(FileNotFoundError):
+                self.directory.unlink(SPARE)
+            try:
+                fd = self.directory.create(SPARE)
+            except OSError as error:
+                self._no_room(error)
+                return
+            try:
+                self.directory.allocate(fd, self.segment_bytes)
+            except OSError as error:
+                self.directory.close(fd)
+                with suppress(FileNotFoundError):
+                    self.directory.unlink(SPARE)
+                self._no_room(error)
+                return
+            self.directory.sync(fd)
+            self._spare = fd
+            self.starved = self._asked = False
+
+    def _no_room(self, error: OSError) -> None:
+        if error.errno not in NO_ROOM:
+            raise error
+        self.starved, self._asked = True, False
+
+    def _publish(self, start: Start, items: Sequence[Item]) -> None:
+        if self._checkpoints and self._checkpoints[-1][0] >= start.first:
+            return
+        try:
+            name = publish_checkpoint(self.directory, start, items)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            withdraw(self.directory, start)  # the next start replays more
+            return
+        old, self._checkpoints = self._checkpoints[: 1 - KEPT], [*self._checkpoints[1 - KEPT :], (start.first, name)]
+        self._remove([name for _, name in old])
+
+    def _remove(self, names: list[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                self.directory.unlink(name)
