@@ -72,7 +72,7 @@ class Bench:
         return result
 
     def _row(self, mode: str, system: str, messages: int, result: Row, **more: Any) -> Row:
-        row = {"bench": "queue", "mode": mode, "system": system, "version": version("zmqkit" if system == "zmqkit" else "pyzmq")}
+        row: Row = {"bench": "queue", "mode": mode, "system": system, "version": version("zmqkit" if system == "zmqkit" else "pyzmq")}
         row |= {"durability": result.get("durability", "memory"), "messages": messages, "size": self._size}
         if "last_ns" in result:
             row["messages_per_s"] = round(messages / (result["last_ns"] - result["first_ns"]) * 1e9)

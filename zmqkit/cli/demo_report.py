@@ -32,7 +32,7 @@ class Repeats(NamedTuple):
 def read_diaries(paths: Iterable[Path]) -> list[Start]:
     starts = []
     for path in paths:
-        for line in path.read_text().splitlines():
+        for line in path.read_text().split("\n")[:-1]:  # what follows the last newline was cut off by a kill
             seq, token, at = line.split()
             starts.append(Start(int(seq), int(token), float(at)))
     return sorted(starts, key=lambda start: start.at)

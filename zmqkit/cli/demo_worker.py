@@ -31,4 +31,5 @@ def work(endpoint: str, jobs: str, results: str, diary: int) -> None:
 
 
 if __name__ == "__main__":
-    work(*sys.argv[1:4], os.open(sys.argv[4], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    node, job_queue, result_queue, path = sys.argv[1:]
+    work(node, job_queue, result_queue, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))

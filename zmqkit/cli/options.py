@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,7 +17,13 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
-class Duration(click.ParamType):
+if TYPE_CHECKING:
+    FloatType = click.ParamType[float]
+else:
+    FloatType = click.ParamType  # older clicks know no parameter here
+
+
+class Duration(FloatType):
     """`250ms`, `30s`, `5m`, `1h`, `2d` or plain seconds; gives seconds."""
 
     name = "duration"
