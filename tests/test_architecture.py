@@ -104,7 +104,9 @@ def test_imports_go_downwards_only() -> None:
         assert module.room in FLOOR, f"{module.path}: give the room {module.room!r} a floor"
         for name in module.inside:
             room = target(name).partition(".")[0]
-            assert room, f"{module.path} imports zmqkit itself, which imports everything"
+            if not room:  # the shop window shows all floors up to the handles: only what stands above them may look at it
+                assert FLOOR[module.room] > FLOOR["handles"], f"{module.path} imports zmqkit itself, which imports it"
+                continue
             ceiling = FORMATS_FLOOR if FLOOR[module.room] == FORMATS_FLOOR else FLOOR[module.room] - 1
             assert room == module.room or FLOOR[room] <= ceiling, f"{module.path} imports upwards: zmqkit.{name}"
 
