@@ -120,7 +120,8 @@ class JournalCorrupt(JournalError):
     """Bytes that were proven durable do not read back. Nothing was changed; fewer messages are never served in silence."""
 
     def __init__(self, file: str, offset: int, lsn: int, text: str = "bytes that were durable do not match their checksum") -> None:
-        super().__init__(file, f"{text} (offset {offset}, record {lsn}): restore a copy, or save what is left with `zmqkit journal salvage`")
+        todo = "restore a copy, or save what is left with `zmqkit journal salvage`"
+        super().__init__(file, f"{text} (offset {offset}, record {lsn}): {todo}")
         self.file, self.offset, self.lsn = file, offset, lsn
 
 

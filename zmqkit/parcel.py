@@ -22,7 +22,7 @@ PARCEL_MESSAGES_MAX = 4096
 PARCEL_BYTES_MAX = 1024 * 1024  # of body; one message may fill it
 FULL_BYTES = 64 * 1024  # a batch of this size gains nothing from growing
 
-COLUMNS = ("headers", "error", "saved", "failed")  # failed: how often the message has failed before, where neighbours differ
+COLUMNS = ("headers", "error", "saved")
 
 _U32 = Struct("<I")
 

@@ -2,7 +2,7 @@
 
 A machine emits records; the log stores them; replayed in order they give the machine's state. They hold decisions
 (numbers given, due times, attempts), so replay reads no clock and asks nobody. A checkpoint is a list of the same values
-(plus four kinds that only checkpoints use), so replay and checkpoint are one path. docs/wire.md, part "records", is the
+(plus five kinds that only checkpoints use), so replay and checkpoint are one path. docs/wire.md, part "records", is the
 specification.
 """
 
@@ -34,7 +34,7 @@ class Put(NamedTuple):
     queue: int
     client: bytes
     first: int  # stream number of the first message
-    count: int
+    count: int  # type: ignore[assignment]
     base: int
     qseq: int
     at: float  # when it was accepted: the message's age counts from here
@@ -46,8 +46,8 @@ class Copy(NamedTuple):
 
     queue: int
     qseq: int
-    count: int
     source: int  # position of the record they stood in
+    count: int  # type: ignore[assignment]
     parcel: Parcel | Slice
 
 
@@ -56,7 +56,7 @@ class Lease(NamedTuple):
     token: int
     client: bytes
     qseq: int
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 class Done(NamedTuple):
@@ -109,6 +109,18 @@ class Drop(NamedTuple):
     ranges: Ranges  # of qseq
 
 
+class Held(NamedTuple):
+    """Checkpoint: a lease, with what of it is open and what was revoked, as little-endian masks."""
+
+    queue: int
+    token: int
+    client: bytes
+    qseq: int
+    count: int  # type: ignore[assignment]
+    open: bytes
+    revoked: bytes
+
+
 class Stream(NamedTuple):
     """Checkpoint: how far a producer's stream is."""
 
@@ -120,13 +132,14 @@ class Stream(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """Checkpoint: whole parcels in order, never leased. Columns of u64, u32 and f64, little endian."""
+    """Checkpoint: whole parcels in order, never leased, in columns of u64, u32, u32 and f64, little endian."""
 
     queue: int
     qseq: int
     next_qseq: int
     positions: bytes
     counts: bytes
+    sizes: bytes
     times: bytes
 
 
@@ -135,8 +148,9 @@ class Batch(NamedTuple):
 
     queue: int
     qseq: int
-    count: int
+    count: int  # type: ignore[assignment]
     position: int
+    size: int
     at: float
     fresh: bytes
     back: bytes
@@ -151,21 +165,21 @@ class Marks(NamedTuple):
     queue: int
     failed: dict[int, int]
     due: dict[int, float]
-    errors: dict[int, str]
+    errors: dict[int, list[str]]
     saved: dict[int, bytes]
     dead: dict[int, list[Any]]  # reason, at, history
 
 
-Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Stream | Backlog | Batch | Marks
+Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Stream | Backlog | Batch | Marks
 
 _KINDS: dict[type, int] = {
     Queue: 1, Put: 2, Lease: 3, Done: 4, Back: 5, Save: 6, Dead: 7, Redrive: 8, Drop: 9, Copy: 11,
-    Stream: 20, Backlog: 21, Batch: 22, Marks: 23,
+    Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24,
 }  # fmt: skip
 _TYPES = {kind: record for record, kind in _KINDS.items()}
 NAMES = {kind: record.__name__.lower() for kind, record in _TYPES.items()}
 _BODIES = frozenset((2, 11))
-_COUNT_FIELD = {2: 3, 11: 2}
+_COUNT_FIELD = 3  # of both records that hold a parcel
 _LENGTH = Struct("<I")
 
 _pack = msgpack.Packer(use_bin_type=True).pack
@@ -189,20 +203,20 @@ def decode(kind: int, payload: Buffer) -> Record | None:
         return None
     if kind not in _BODIES:
         return record(*_unpack(payload))  # type: ignore[no-any-return]
-    fields, parcel = _split(payload, _COUNT_FIELD[kind])
+    fields, parcel = _split(payload)
     return record(*fields, parcel)  # type: ignore[no-any-return]
 
 
-def parcel_of(kind: int, payload: Buffer) -> Parcel:
+def parcel_of(payload: Buffer) -> Parcel:
     """The parcel in the payload of a record that holds one."""
-    return _split(payload, _COUNT_FIELD[kind])[1]
+    return _split(payload)[1]
 
 
-def _split(payload: Buffer, count_field: int) -> tuple[list[Any], Parcel]:
+def _split(payload: Buffer) -> tuple[list[Any], Parcel]:
     view = memoryview(payload)
     start = _LENGTH.size + _LENGTH.unpack_from(view)[0]
     *fields, body_bytes = _unpack(view[_LENGTH.size : start])
-    count = fields[count_field]
+    count = fields[_COUNT_FIELD]
     body = start + 4 * count
     columns = view[body + body_bytes :]
     return fields, Parcel(count, view[start:body], view[body : body + body_bytes], columns if len(columns) else None)

@@ -111,7 +111,7 @@ class NoSession(NamedTuple):
 class Put(NamedTuple):
     queue: str
     first: int  # number in the stream (client, queue) of the first message
-    count: int
+    count: int  # type: ignore[assignment]
     base: int  # lowest number neither confirmed nor refused
     parcel: Parcel
 
@@ -119,7 +119,7 @@ class Put(NamedTuple):
 class Confirm(NamedTuple):
     queue: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]
     qseq: int  # the first message's number in its queue
     durability: str
 
@@ -128,7 +128,7 @@ class Refused(NamedTuple):
     command: int
     queue: str
     first: int
-    count: int
+    count: int  # type: ignore[assignment]
     code: int
     retry_after: float
     text: str
@@ -164,7 +164,7 @@ class Slice(NamedTuple):
 
     position: int
     offset: int
-    count: int
+    count: int  # type: ignore[assignment]
     columns: dict[str, list[Any]] | None = None  # what the queue adds: error, saved
 
 
@@ -172,7 +172,7 @@ class Lease(NamedTuple):
     queue: str
     token: int
     qseq: int
-    count: int
+    count: int  # type: ignore[assignment]
     attempt: int
     lease: float
     grace: float
@@ -192,7 +192,7 @@ class Answer(NamedTuple):
 class Back(NamedTuple):
     token: int
     offset: int
-    count: int
+    count: int  # type: ignore[assignment]
     kind: int
     delay: float  # < 0: the queue's backoff decides
     reason: str

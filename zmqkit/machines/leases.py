@@ -43,7 +43,9 @@ DELETED = Cause("queue-deleted")
 class Lease:
     """`count` messages of `batch` from `offset` on; bit i of the masks is message offset + i."""
 
-    __slots__ = ("batch", "client", "count", "deadline", "granted", "link", "lost", "offset", "open", "queue", "revoked", "seconds", "token")
+    __slots__ = (
+        "batch", "client", "count", "deadline", "granted", "link", "lost", "offset", "open", "queue", "revoked", "seconds", "token",
+    )  # fmt: skip
 
     def __init__(self, token: int, queue: int, client: bytes, link: int, batch: Batch, offset: int, count: int) -> None:
         self.token = token

@@ -25,7 +25,7 @@ class Ended(NamedTuple):
     queue: str
     token: int
     first: int  # qseq
-    count: int
+    count: int  # type: ignore[assignment]
     cause: str
 
 

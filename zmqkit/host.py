@@ -1,0 +1,168 @@
+"""The host: a node's machine on its log. Here, and only here, records are persisted before what they promise is sent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from logging import getLogger
+from typing import Any
+
+from zmqkit import records, wire
+from zmqkit.errors import JournalFailed
+from zmqkit.journal.log import Item, Log
+from zmqkit.machines.node import NodeMachine
+from zmqkit.machines.output import Dropped, Ended, Output, Send
+from zmqkit.parcel import Buffer, Parcel
+
+PARCELS_KEPT = 64  # parsed ones, so that a parcel leased message by message is parsed once
+TOLD_BYTES_MAX = 900 * 1024  # of bodies in one answer
+
+log = getLogger("zmqkit.node")
+
+Deliver = Callable[[bytes, list[Buffer]], str | None]
+
+
+class Host:
+    """`deliver(peer, frames)` sends and returns None, or the reason why it could not; `wake` is called by the log's thread."""
+
+    def __init__(self, machine: NodeMachine, log: Log, deliver: Deliver, wake: Callable[[], None]) -> None:
+        self.machine = machine
+        self.failed: Exception | None = None
+        self._log = log
+        self._deliver = deliver
+        self._wake = wake
+        self._held: deque[Send] = deque()
+        self._durable = 0  # what the machine has been told
+        self._parcels: OrderedDict[int, Parcel] = OrderedDict()
+
+    def recover(self, now: float) -> None:
+        """Replay the log into the machine, then let it serve."""
+        for position, kind, payload in self._log.replay():
+            record = records.decode(kind, payload)
+            if record is not None:
+                self.machine.restore(position, record)
+        self.machine.core.last = self._durable = self._log.last
+        self._log.retain(self.machine.positions())
+        self.machine.begin(now)
+        self._log.start(self._wake, self._fail)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = error
+        self._wake()
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits for the disk."""
+        return not self._held
+
+    def turn(self, now: float, drained: bool = True) -> None:
+        """Tick, then persist and send until the machine has no more to say. Raises JournalFailed."""
+        machine = self.machine
+        machine.core.disk_full = self._log.full
+        machine.tick(now, drained)
+        while True:
+            output = machine.take()
+            self._persist(output)
+            self._send(output, now)
+            durable = self._log.durable
+            if durable > self._durable:
+                self._durable = durable
+                self._release_held(now)
+                machine.durable(durable, now)
+            elif not (output.records or output.sends):
+                return
+
+    def _persist(self, output: Output) -> None:
+        for event in output.events:
+            _report(event)
+        if output.records:
+            items = [Item(*records.encode(self._whole(record))) for record in output.records]
+            position = self._log.append(items, output.waited)
+            assert position == self.machine.core.last, "the machine and the log count alike"
+            if self._log.wants_checkpoint:
+                self._log.checkpoint([Item(*records.encode(record)) for record in self.machine.snapshot()])
+                self._copy_stragglers()
+        if output.released:
+            self._log.release(output.released)
+
+    def _copy_stragglers(self) -> None:
+        places = self._log.stragglers()
+        if places is not None:
+            self.machine.copy(*places)
+
+    def _whole(self, record: records.Record) -> records.Record:
+        if isinstance(record, records.Copy) and isinstance(record.parcel, wire.Slice):
+            return record._replace(parcel=self._parcel(record.parcel))
+        return record
+
+    def _send(self, output: Output, now: float) -> None:
+        for send in output.sends:
+            if send.after > self._log.durable:
+                self._held.append(send)
+            elif send.after and self._held:
+                self._held.append(send)  # behind those that wait: answers keep their order
+            else:
+                self._let_go(send, now)
+
+    def _release_held(self, now: float) -> None:
+        while self._held and self._held[0].after <= self._durable:
+            self._let_go(self._held.popleft(), now)
+
+    def _let_go(self, send: Send, now: float) -> None:
+        command: Any = send.command
+        if isinstance(command, wire.Lease):
+            command = command._replace(parcel=self._parcel(command.parcel))
+        elif isinstance(command, wire.Told) and "parcels" in command.result:
+            command = command._replace(result=self._told(command.result))
+        reason = self._deliver(send.peer, wire.encode(command))
+        if reason is not None:
+            self.machine.unsent(send, now)
+
+    def _parcel(self, body: Parcel | wire.Slice) -> Parcel:
+        if isinstance(body, Parcel):
+            return body
+        parcel = self._parcels.get(body.position)
+        if parcel is None:
+            parcel = self._parcels[body.position] = records.parcel_of(self._log.read(body.position))
+            if len(self._parcels) > PARCELS_KEPT:
+                self._parcels.popitem(last=False)
+        parcel = parcel.split(body.offset, body.count)
+        return parcel.with_columns(body.columns) if body.columns else parcel
+
+    def _told(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The bodies in an answer, as many as fit one frame."""
+        parcels: list[list[Any]] = []
+        size = count = 0
+        for place in result["parcels"]:
+            parcel = self._parcel(place)
+            if parcels and size + len(parcel.body) > TOLD_BYTES_MAX:
+                break
+            size, count = size + len(parcel.body), count + parcel.count
+            parcels.append([parcel.count, [bytes(frame) for frame in parcel.frames()]])
+        return {**result, "rows": result["rows"][:count], "parcels": parcels}
+
+    def close(self, now: float) -> None:
+        """Refuse what comes, sync what was taken, give the answers that waited for it, seal."""
+        if self.failed is None:
+            try:
+                self.machine.stop(now)
+                self.turn(now)
+                self._log.close()
+                self.turn_durable(now)
+                return
+            except JournalFailed as error:
+                self.failed = error
+        self._log.close()
+
+    def turn_durable(self, now: float) -> None:
+        """The log is closed and all it has is durable: let go what waited."""
+        self._durable = self._log.durable
+        self._release_held(now)
+
+
+def _report(event: Ended | Dropped) -> None:
+    if isinstance(event, Ended):
+        last = event.first + event.count - 1
+        log.info("lease ended queue=%s token=%d messages=%d-%d cause=%s", event.queue, event.token, event.first, last, event.cause)
+    else:
+        log.debug("dropped reason=%s peer=%s detail=%.200r", event.reason, event.peer.hex(), event.detail)

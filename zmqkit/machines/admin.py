@@ -1,0 +1,209 @@
+"""ASK: what people and programs ask of a node beside putting and taking. What changes something is a record first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zmqkit import records
+from zmqkit.machines.core import PATIENCE, Core
+from zmqkit.machines.leases import DELETED
+from zmqkit.machines.leasing import Leasing
+from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.publishing import Publishing
+from zmqkit.machines.queue import Queue
+from zmqkit.machines.session import Client
+from zmqkit.wire import Ask, Code, Slice, Told
+
+Result = dict[str, Any]
+
+PEEK_MAX = 1000  # messages of one answer
+STATES = ("ready", "leased", "delayed", "dead")
+
+
+class Admin:
+    def __init__(self, core: Core, publishing: Publishing, leasing: Leasing) -> None:
+        self._core = core
+        self._publishing = publishing
+        self._leasing = leasing
+        self._verbs: dict[str, Callable[[Result], Result]] = {
+            "declare": self._declare, "info": self._info, "list": self._list, "peek": self._peek, "purge": self._purge,
+            "pause": self._pause, "resume": self._resume, "delete": self._delete, "dead_list": self._dead_list,
+            "redrive": self._redrive, "drop": self._drop,
+        }  # fmt: skip
+
+    def ask(self, client: Client, command: Ask) -> None:
+        core, asks = self._core, client.asks
+        asks.advance(command.base)
+        entry = asks.find(command.number)
+        if entry is None:
+            self._publishing.flush()
+            before = core.last
+            result = self._answer(command)
+            asks.keep(command.number, result, core.last if core.last > before else 0)
+            entry = asks.find(command.number)
+            assert entry is not None
+        core.send(client.peer, Told(command.number, entry.result), entry.after)
+
+    def _answer(self, command: Ask) -> Result:
+        verb = self._verbs.get(command.verb)
+        if verb is None:
+            return _error(Code.MALFORMED, f"this node knows no verb {command.verb!r}: is it older than the client?")
+        try:
+            return verb(command.arguments)
+        except (KeyError, TypeError, ValueError) as error:
+            return _error(Code.MALFORMED, str(error) if isinstance(error, ValueError) else f"{command.verb}: wrong arguments ({error!r})")
+
+    def _named(self, arguments: Result) -> Queue | None:
+        return self._core.queues.get(arguments["queue"])
+
+    # -- queues -----------------------------------------------------------------------------------------------------
+
+    def _declare(self, arguments: Result) -> Result:
+        name = arguments["queue"]
+        if type(name) is not str or not 1 <= len(name.encode()) <= 255:
+            raise ValueError(f"a queue's name is a text of 1 to 255 bytes, not {name!r}")
+        queue = self._core.queue(name)
+        if queue is None:
+            return _error(Code.QUOTA, "the node has as many queues as it takes")
+        policy = QueuePolicy.from_wire({**queue.policy.to_wire(), **arguments["policy"]})
+        if policy != queue.policy:
+            queue.policy = policy
+            self._store_state(queue)
+        return {"policy": policy.to_wire()}
+
+    def _store_state(self, queue: Queue, deleted: bool = False) -> None:
+        self._core.record(records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, deleted))
+
+    def _info(self, arguments: Result) -> Result:
+        queue = self._named(arguments)
+        if queue is None:  # it comes into being at its first use; asking is none
+            queue = Queue(0, arguments["queue"], QueuePolicy(), self._core.waiting)
+        counts = {state: sum(count for _, count, _, _ in queue.runs(state)) for state in ("leased", "delayed", "returning", "dead")}
+        heard, oldest = self._core.heard, queue.oldest()
+        consumers = [c for c in queue.consumers.values() if c.client.peer and heard - c.client.last_ready <= 2 * PATIENCE]
+        return {
+            "name": queue.name, "ready": queue.ready, "leased": counts["leased"], "delayed": counts["delayed"] + counts["returning"],
+            "dead": counts["dead"], "consumers": len(consumers), "bytes": queue.bytes, "oldest_age": max(0.0, self._core.now - oldest) if oldest is not None else 0.0,
+            "paused": queue.paused, "policy": queue.policy.to_wire(),
+        }  # fmt: skip
+
+    def _list(self, arguments: Result) -> Result:
+        return {"queues": [self._info({"queue": name}) for name in sorted(self._core.queues)]}
+
+    def _pause(self, arguments: Result) -> Result:
+        return self._set_paused(arguments, True)
+
+    def _resume(self, arguments: Result) -> Result:
+        return self._set_paused(arguments, False)
+
+    def _set_paused(self, arguments: Result, paused: bool) -> Result:
+        queue = self._core.queue(arguments["queue"])
+        if queue is None:
+            return _error(Code.QUOTA, "the node has as many queues as it takes")
+        if queue.paused != paused:
+            queue.paused = paused
+            self._store_state(queue)
+            self._core.hungry[queue.number] = queue
+        return {}
+
+    def _purge(self, arguments: Result) -> Result:
+        """All ready and delayed messages; what is leased or dead stays."""
+        queue = self._named(arguments)
+        return {"count": self._settle(queue, ("ready", "delayed")) if queue else 0}
+
+    def _delete(self, arguments: Result) -> Result:
+        queue = self._named(arguments)
+        if queue is None:
+            return {"count": 0}
+        core = self._core
+        for lease in [lease for lease in core.leases.values() if lease.queue == queue.number]:
+            self._leasing.end(lease, lease.open, DELETED)
+        count = queue.messages + len(queue.dead)
+        self._settle(queue, ("ready", "delayed", "returning", "dead"))
+        self._store_state(queue, deleted=True)
+        core.remove_queue(queue)
+        return {"count": count}
+
+    def _settle(self, queue: Queue, states: tuple[str, ...]) -> int:
+        ranges = sorted((qseq, count) for state in states for qseq, count, _, _ in queue.runs(state))
+        return self._drop_ranges(queue, ranges)
+
+    def _drop_ranges(self, queue: Queue, ranges: records.Ranges) -> int:
+        if ranges:
+            record = records.Drop(queue.number, _joined(ranges))
+            queue.drop(record, self._core.record(record))
+        return sum(count for _, count in ranges)
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def _peek(self, arguments: Result) -> Result:
+        queue, state = self._named(arguments), arguments["state"]
+        if state not in STATES:
+            raise ValueError(f"state {state!r}: give one of {', '.join(STATES)}")
+        rows, parcels = self._look(queue, state, _limit(arguments)) if queue else ([], [])
+        return {"rows": [[qseq, queue.failed.get(qseq, 0) + 1] for qseq in rows] if queue else [], "parcels": parcels}
+
+    def _look(self, queue: Queue, state: str, limit: int) -> tuple[list[int], list[Slice]]:
+        rows: list[int] = []
+        parcels: list[Slice] = []
+        for qseq, count, position, offset in queue.runs(state):
+            count = min(count, limit - len(rows))
+            if count <= 0 or len(parcels) >= 64:
+                break
+            rows += range(qseq, qseq + count)
+            parcels.append(Slice(position, offset, count))
+        return rows, parcels
+
+    def _dead_list(self, arguments: Result) -> Result:
+        queue = self._named(arguments)
+        if queue is None:
+            return {"rows": [], "parcels": []}
+        rows: list[list[Any]] = []
+        parcels: list[Slice] = []
+        for qseq, _ in self._dead_ranges(queue, arguments)[: _limit(arguments)]:
+            batch = queue.find(qseq)
+            assert batch is not None
+            reason, at = queue.dead[qseq]
+            rows.append([qseq, reason, queue.failed.get(qseq, 0), at, queue.errors.get(qseq, [])])
+            parcels.append(Slice(batch.position, qseq - batch.qseq, 1))
+        return {"rows": rows, "parcels": parcels}
+
+    def _dead_ranges(self, queue: Queue, arguments: Result) -> records.Ranges:
+        wanted = arguments.get("seqs")
+        seqs = sorted(queue.dead) if wanted is None else sorted({seq for seq in wanted if seq in queue.dead})
+        return [(qseq, 1) for qseq in seqs]
+
+    def _redrive(self, arguments: Result) -> Result:
+        queue = self._named(arguments)
+        ranges = self._dead_ranges(queue, arguments) if queue else []
+        if queue and ranges:
+            record = records.Redrive(queue.number, _joined(ranges))
+            queue.redrive(record, self._core.record(record))
+        return {"count": len(ranges)}
+
+    def _drop(self, arguments: Result) -> Result:
+        queue = self._named(arguments)
+        return {"count": self._drop_ranges(queue, self._dead_ranges(queue, arguments)) if queue else 0}
+
+
+def _error(code: Code, text: str) -> Result:
+    return {"error": int(code), "text": text}
+
+
+def _limit(arguments: Result) -> int:
+    count = arguments["count"]
+    if type(count) is not int or count < 1:
+        raise ValueError(f"count={count!r}: give a whole number of at least 1")
+    return min(count, PEEK_MAX)
+
+
+def _joined(ranges: records.Ranges) -> records.Ranges:
+    """Neighbouring ranges, which must be sorted, as one."""
+    joined: records.Ranges = []
+    for first, count in ranges:
+        if joined and joined[-1][0] + joined[-1][1] == first:
+            joined[-1] = joined[-1][0], joined[-1][1] + count
+        else:
+            joined.append((first, count))
+    return joined

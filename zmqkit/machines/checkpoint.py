@@ -1,0 +1,104 @@
+"""A queue in a checkpoint: its containers as records, and back.
+
+A checkpoint describes the queue after the last record of a sealed segment, all of which are durable by the time anybody
+reads it; so what waits for durability stands here where it will land. Leases are the node's to write (`records.Held`).
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from collections.abc import Iterator
+from heapq import heappush
+
+from zmqkit import records
+from zmqkit.machines.leases import Lease
+from zmqkit.machines.parts import Batch, Row
+from zmqkit.machines.queue import Queue, Returned
+from zmqkit.records import mask_of, ranges_of
+
+
+def snapshot(queue: Queue) -> Iterator[records.Record]:
+    yield records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, False)
+    backlog, extra = queue.backlog, [what for _, owner, what in queue.waiting if owner is queue and isinstance(what, Row)]
+    head = backlog.head
+    yield records.Backlog(
+        queue.number,
+        backlog.qseq if backlog.messages else extra[0].qseq if extra else queue.next_qseq,
+        queue.next_qseq,
+        (backlog.positions[head:] + array("Q", [row.position for row in extra])).tobytes(),
+        (backlog.counts[head:] + array("I", [row.count for row in extra])).tobytes(),
+        (backlog.sizes[head:] + array("I", [row.size for row in extra])).tobytes(),
+        (backlog.times[head:] + array("d", [row.at for row in extra])).tobytes(),
+    )
+    due = _due_times(queue)
+    for batch in queue.batches:
+        later = mask_of([(qseq - batch.qseq, 1) for qseq in due if batch.qseq <= qseq < batch.qseq + batch.count]) if due else 0
+        back = (batch.back | batch.returning) & ~later
+        masks = (batch.fresh, back, batch.delayed | (batch.returning & later), batch.dead, batch.suspect)
+        size = (batch.count + 7) // 8
+        packed = [mask.to_bytes(size, "little") for mask in masks]
+        yield records.Batch(queue.number, batch.qseq, batch.count, batch.position, batch.size, batch.at, *packed)
+    dead = {qseq: list(entry) for qseq, entry in queue.dead.items()}
+    yield records.Marks(queue.number, dict(queue.failed), due, dict(queue.errors), dict(queue.saved), dead)
+
+
+def _due_times(queue: Queue) -> dict[int, float]:
+    """Of single messages that wait for their time, or will once their return is durable."""
+    found: dict[int, float] = {}
+    waiting = [(what.due, what.batch, what.mask & what.batch.returning)
+               for _, owner, what in queue.waiting if owner is queue and isinstance(what, Returned) and what.due]  # fmt: skip
+    for due, qseq, mask in queue.delayed:
+        batch = queue.batches.find(qseq)
+        if batch is not None:
+            waiting.append((due, batch, mask & batch.delayed))
+    for due, batch, mask in waiting:
+        for first, count in ranges_of(mask, batch.qseq):
+            found.update(dict.fromkeys(range(first, first + count), due))
+    return found
+
+
+def restore(queue: Queue, record: records.Backlog | records.Batch | records.Marks) -> None:
+    if isinstance(record, records.Backlog):
+        _restore_backlog(queue, record)
+    elif isinstance(record, records.Batch):
+        _restore_batch(queue, record)
+    else:
+        queue.failed, queue.errors, queue.saved = record.failed, record.errors, record.saved
+        queue.dead = {qseq: (reason, at) for qseq, (reason, at) in record.dead.items()}
+        for qseq, due in record.due.items():
+            batch = queue.batches.find(qseq)
+            assert batch is not None
+            heappush(queue.delayed, (due, batch.qseq, 1 << (qseq - batch.qseq)))
+
+
+def _restore_backlog(queue: Queue, record: records.Backlog) -> None:
+    backlog = queue.backlog
+    backlog.positions.frombytes(record.positions)
+    backlog.counts.frombytes(record.counts)
+    backlog.sizes.frombytes(record.sizes)
+    backlog.times.frombytes(record.times)
+    backlog.qseq, backlog.messages = record.qseq, sum(backlog.counts)
+    queue.next_qseq = record.next_qseq
+    queue.ready = queue.messages = backlog.messages
+    queue.bytes = sum(backlog.sizes)
+
+
+def _restore_batch(queue: Queue, record: records.Batch) -> None:
+    batch = Batch(Row(record.qseq, record.count, record.position, record.size, record.at))
+    masks = (record.fresh, record.back, record.delayed, record.dead, record.suspect)
+    batch.fresh, batch.back, batch.delayed, batch.dead, batch.suspect = (int.from_bytes(mask, "little") for mask in masks)
+    queue.batches.add(batch)
+    queue.bytes += batch.size
+    queue.ready += batch.ready.bit_count()
+    queue.messages += (batch.ready | batch.delayed).bit_count()
+    if batch.fresh:
+        queue.begun.append(batch)
+    if batch.back:
+        insort(queue.returned, batch.qseq)
+
+
+def restore_lease(queue: Queue, lease: Lease) -> None:
+    """A lease of the checkpoint: its open messages are in no container of its batch yet."""
+    lease.batch.leased |= lease.open << lease.offset
+    queue.messages += lease.open.bit_count()

@@ -1,0 +1,119 @@
+"""What the parts of a node's machine share: its records, its clocks, its queues and clients, and what it wants sent."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zmqkit import records
+from zmqkit.machines.leases import Lease
+from zmqkit.machines.output import Dropped, Output, Send
+from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.queue import Queue, Waiting
+from zmqkit.machines.session import Client, Stream
+from zmqkit.wire import Command
+
+BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
+PATIENCE = 3.0  # without READY: no new lease
+LEASES_MAX = 512  # open tokens of one client: what one READY can list
+QUEUES_MAX = 10_000
+STREAMS_MAX = 100_000
+
+
+class Identity(NamedTuple):
+    node: bytes  # 16 bytes
+    epoch: int
+    name: str
+    durability: str
+
+
+class Core:
+    def __init__(self, identity: Identity, jitter: Callable[[], float]) -> None:
+        self.identity = identity
+        self.jitter = jitter  # 0..1
+        self.last = 0  # position of the newest record
+        self.now = 0.0
+        self.heard = 0.0  # `now` less the time in which the node did not listen: nobody was silent then
+        self.stopping = False
+        self.disk_full = False
+        self.out = Output()
+        self.queues: dict[str, Queue] = {}
+        self.by_number: dict[int, Queue] = {}
+        self.next_number = 1
+        self.clients: dict[bytes, Client] = {}
+        self.leases: dict[int, Lease] = {}
+        self.waiting: Waiting = deque()
+        self.hungry: dict[int, Queue] = {}  # queues in which a lease may be granted now
+        self.logged_token = 0  # highest token the recovered log knows
+        self.forgotten_token = 0  # tokens up to here may belong to clients that were forgotten
+        self.dropped: dict[str, int] = {}  # counted by reason
+
+    def hear(self, now: float) -> None:
+        """A call of the driver: time moves on."""
+        if now > self.now:
+            if self.now:
+                self.heard += min(now - self.now, BEAT)
+            else:
+                self.heard = now
+            self.now = now
+
+    def record(self, record: records.Record, waited: bool = True) -> int:
+        """Persist; returns the record's position."""
+        self.last += 1
+        self.out.records.append(record)
+        self.out.waited |= waited
+        return self.last
+
+    def send(self, peer: bytes, command: Command, after: int = 0) -> None:
+        if peer:
+            self.out.sends.append(Send(peer, command, after))
+
+    def drop(self, reason: str, peer: bytes, detail: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.out.events.append(Dropped(reason, peer, detail))
+
+    def client(self, client_id: bytes) -> Client:
+        client = self.clients.get(client_id)
+        if client is None:
+            client = self.clients[client_id] = Client(client_id)
+            client.doubt = self.forgotten_token
+        return client
+
+    def queue(self, name: str) -> Queue | None:
+        """The queue of that name, made at its first use. None: there are too many."""
+        queue = self.queues.get(name)
+        if queue is None and len(self.queues) < QUEUES_MAX:
+            policy = QueuePolicy()
+            self.record(records.Queue(self.next_number, name, policy.to_wire(), False, False))
+            queue = self.add_queue(self.next_number, name, policy)
+        return queue
+
+    def add_queue(self, number: int, name: str, policy: QueuePolicy) -> Queue:
+        queue = Queue(number, name, policy, self.waiting)
+        self.queues[name] = self.by_number[number] = queue
+        self.next_number = max(self.next_number, number + 1)
+        return queue
+
+    def remove_queue(self, queue: Queue) -> None:
+        del self.queues[queue.name], self.by_number[queue.number]
+        self.hungry.pop(queue.number, None)
+        for lease in [lease for lease in self.leases.values() if lease.queue == queue.number]:
+            self.forget_lease(lease)
+        for client in self.clients.values():
+            client.consumers.pop(queue.number, None)
+            client.streams.pop(queue.number, None)
+
+    def stream(self, client: Client, queue: Queue) -> Stream | None:
+        """None: there are too many."""
+        stream = client.streams.get(queue.number)
+        if stream is None:
+            if sum(len(other.streams) for other in self.clients.values()) >= STREAMS_MAX:
+                return None
+            stream = client.streams[queue.number] = Stream()
+        stream.seen = self.now
+        return stream
+
+    def forget_lease(self, lease: Lease) -> None:
+        self.leases.pop(lease.token, None)
+        self.clients[lease.client].leases.pop(lease.token, None)

@@ -1,0 +1,276 @@
+"""Granting and ending leases.
+
+Rule 1: room = window - open messages - messages of revoked tokens that the client still lists. Windows are absolute.
+Rule 2: what the client's READY lists is renewed; what it does not list, and must have received or can no longer receive,
+        goes back at once without an attempt.
+Rule 3: a lost link brings the deadline forward to the last READY + grace; the same client adopts by listing the token.
+Rule 4: leases end by the time the node has listened (`heard`), after the drain of a turn.
+Rule 5: a suspect is leased by itself, to a client that holds nothing else.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from zmqkit import records
+from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core
+from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, Cause, Lease
+from zmqkit.machines.output import Ended
+from zmqkit.machines.queue import Queue
+from zmqkit.machines.session import Client, Consumer
+from zmqkit.records import ranges_of
+from zmqkit.wire import Echo, Lease as LeaseCommand, Ready, Slice
+
+ECHO_AFTER = 1.5 * BEAT  # silence after which a client that holds leases is sent its ECHO again
+ECHO_EVERY = 0.5 * BEAT
+
+
+class Leasing:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.counter = 0  # of the newest token of this epoch
+        self._next_scan = inf  # in heard time
+        self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
+        self._drying: dict[int, bytes] = {}  # queue -> client that is let run dry for its suspects
+
+    # -- granting ---------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Grant what can be granted in the queues where something changed."""
+        core = self._core
+        for queue in core.hungry.values():
+            if queue.ready and not queue.paused and not core.stopping and queue.consumers:
+                self._dispatch(queue)
+        core.hungry.clear()
+
+    def _dispatch(self, queue: Queue) -> None:
+        suspects = bool(queue.returned) and queue.has_ready_suspects()
+        while queue.ready:
+            consumers = [consumer for consumer in queue.consumers.values() if self._listens(consumer)]
+            share = -(-queue.ready // len(consumers)) if consumers else 0  # no consumer takes what another could begin now
+            granted = False
+            for consumer in consumers:
+                alone = suspects and not consumer.client.holds_any()
+                if queue.ready and consumer.room > 0 and self._grant(queue, consumer, min(share, consumer.room), alone):
+                    granted = True
+            if not granted:
+                break
+        if suspects and queue.ready and queue.has_ready_suspects():
+            self._let_one_run_dry(queue)
+
+    def _listens(self, consumer: Consumer) -> bool:
+        client = consumer.client
+        if consumer.room <= 0 or not client.peer or client.alone_token or len(client.leases) >= LEASES_MAX:
+            return False
+        if client.id in self._drying.values() and client.holds_any():
+            return False
+        return self._core.heard - client.last_ready <= PATIENCE
+
+    def _grant(self, queue: Queue, consumer: Consumer, room: int, alone: bool) -> bool:
+        core, client = self._core, consumer.client
+        picked = queue.pick(room, alone)
+        if picked is None:
+            return False
+        batch, offset, count = picked
+        self.counter += 1
+        token = core.identity.epoch << TOKEN_COUNTER_BITS | self.counter
+        lease = Lease(token, queue.number, client.id, client.link, batch, offset, count)
+        lease.granted = core.heard
+        lease.seconds = consumer.lease_seconds or queue.policy.lease
+        lease.deadline = core.heard + lease.seconds
+        if batch.suspect >> offset & 1:
+            client.alone_token = token
+            self._drying.pop(queue.number, None)
+        queue.lease(lease)
+        core.leases[token] = client.leases[token] = lease
+        consumer.open += count
+        self._next_scan = min(self._next_scan, lease.deadline, client.next_echo)
+        queue.consumers[client.id] = queue.consumers.pop(client.id)  # the next one's turn
+        core.record(records.Lease(queue.number, token, client.id, batch.qseq + offset, count), waited=False)
+        self._send(queue, client, lease)
+        return True
+
+    def _send(self, queue: Queue, client: Client, lease: Lease) -> None:
+        qseq, batch = lease.qseq, lease.batch
+        columns = {}
+        for name, marks in (("error", queue.errors), ("saved", queue.saved)):
+            if marks:
+                values = [marks.get(number) for number in range(qseq, qseq + lease.count)]
+                if any(value is not None for value in values):
+                    columns[name] = [value[-1] if isinstance(value, list) else value for value in values]
+        body = Slice(batch.position, lease.offset, lease.count, columns or None)
+        attempt = queue.failed.get(qseq, 0) + 1 if queue.failed else 1
+        self._core.send(
+            client.peer,
+            LeaseCommand(queue.name, lease.token, qseq, lease.count, attempt, lease.seconds, queue.policy.grace, client.beat, body),
+        )
+
+    def _let_one_run_dry(self, queue: Queue) -> None:
+        """All consumers are busy and suspects wait: one gets nothing more until it holds nothing."""
+        if queue.number not in self._drying:
+            busy = [consumer for consumer in queue.consumers.values() if consumer.client.peer and consumer.window > 0]
+            if busy:
+                self._drying[queue.number] = min(busy, key=lambda consumer: consumer.open).client.id
+
+    # -- ending -----------------------------------------------------------------------------------------------------
+
+    def end(self, lease: Lease, mask: int, cause: Cause, error: str = "", delay: float | None = None) -> None:
+        """The open messages of `mask` are taken from the lease: back to the queue, or dead. `delay` None: as the cause
+        and the policy say."""
+        mask &= lease.open
+        if not mask:
+            return
+        core, queue = self._core, self._core.by_number[lease.queue]
+        counted = cause.counts and not (cause.only_single and lease.count > 1)
+        ranges = ranges_of(mask)
+        failed = queue.failed.get(lease.qseq + ranges[0][0], 0) + counted
+        if cause is REJECT or (counted and failed >= queue.policy.max_attempts):
+            reason = error if cause is REJECT else f"failed {failed} times, the last time: {error or cause.name}"
+            dead = records.Dead(queue.number, lease.token, ranges, reason, core.now, counted, error or cause.name)
+            core.record(dead)
+            queue.bury(lease, dead)
+        else:
+            if delay is None:
+                delay = queue.policy.backoff.delay(failed, core.jitter()) if cause.backoff else 0.0
+            due = core.now + delay if delay > 0 else 0.0
+            suspect = cause.suspect and not counted and lease.count > 1
+            error = error or (cause.name if counted else "")
+            back = records.Back(queue.number, lease.token, ranges, cause.name, counted, suspect, due, error)
+            queue.back(lease, back, core.record(back))
+        self.ended(lease, mask)
+        if cause.logged:
+            core.out.events += [Ended(queue.name, lease.token, first, count, cause.name) for first, count in ranges_of(mask, lease.qseq)]
+
+    def ended(self, lease: Lease, mask: int) -> None:
+        """Bookkeeping of every end, DONE included: the client has room again."""
+        core = self._core
+        client = core.clients[lease.client]
+        client.consumers[lease.queue].open -= mask.bit_count()
+        if not lease.open:
+            if client.alone_token == lease.token:
+                client.alone_token = 0
+                core.hungry.update((number, core.by_number[number]) for number in client.consumers)
+            if not lease.revoked:
+                core.forget_lease(lease)
+        core.hungry[lease.queue] = core.by_number[lease.queue]
+
+    def lost(self, client: Client) -> None:
+        """Its link has ended. It may come back and list what it holds."""
+        client.peer = b""
+        for lease in client.leases.values():
+            grace = self._core.by_number[lease.queue].policy.grace
+            if lease.open and client.last_ready + grace < lease.deadline:
+                lease.deadline = client.last_ready + grace
+                lease.lost = True
+                self._next_scan = min(self._next_scan, lease.deadline)
+
+    # -- READY ------------------------------------------------------------------------------------------------------
+
+    def ready(self, client: Client, command: Ready) -> None:
+        core = self._core
+        client.beat, client.seen, client.last_ready = command.beat, command.seen, core.heard
+        client.next_echo = core.heard + ECHO_AFTER
+        self._echoes[client.id] = client
+        revoked: dict[int, int] = {}  # messages by queue (0: unknown) of tokens that are listed but not valid
+        held = {entry.token: entry for entry in command.held}
+        for token, entry in held.items():
+            lease = client.leases.get(token)
+            if lease is not None and lease.open:
+                self._renew(client, lease, entry.seconds)
+            else:
+                client.revoke.append(token)
+                number = lease.queue if lease is not None else 0
+                revoked[number] = revoked.get(number, 0) + entry.open
+        for lease in list(client.leases.values()):
+            if lease.token not in held:
+                if lease.open and (lease.token <= command.seen or lease.link != client.link):
+                    self.end(lease, lease.open, UNLISTED)
+                if not lease.open and lease.token <= command.seen:
+                    core.forget_lease(lease)  # nobody will name it again
+        self._set_windows(client, command, revoked)
+        self._next_scan = min(self._next_scan, client.next_echo) if client.leases else self._next_scan
+
+    def _renew(self, client: Client, lease: Lease, seconds: float) -> None:
+        policy = self._core.by_number[lease.queue].policy
+        lease.link, lease.lost = client.link, False
+        lease.deadline = self._core.heard + max(lease.seconds, seconds)
+        if policy.max_run is not None:
+            lease.deadline = min(lease.deadline, lease.granted + policy.max_run)
+
+    def _set_windows(self, client: Client, command: Ready, revoked: dict[int, int]) -> None:
+        core = self._core
+        wanted = {window.queue: window for window in command.windows if window.messages}
+        for name in wanted:
+            queue = core.queue(name)
+            if queue is not None and queue.number not in client.consumers:
+                client.consumers[queue.number] = Consumer(client)
+        for number, consumer in client.consumers.items():
+            queue = core.by_number[number]
+            window = wanted.get(queue.name)
+            consumer.window = window.messages if window else 0
+            consumer.lease_seconds = window.lease if window else 0.0
+            consumer.revoked = revoked.get(number, 0) + revoked.get(0, 0)
+            if window:
+                queue.consumers.setdefault(client.id, consumer)
+                core.hungry[number] = queue
+            else:
+                queue.consumers.pop(client.id, None)
+
+    def echo(self) -> None:
+        """Answer the READYs of this turn, after the leases they made possible."""
+        core = self._core
+        for client in self._echoes.values():
+            core.send(client.peer, Echo(client.beat, core.stopping, client.revoke))
+            client.revoke = []
+        self._echoes.clear()
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return self._next_scan + (self._core.now - self._core.heard)
+
+    def tick(self, spare: dict[bytes, Client]) -> None:
+        """End what has run out. `spare`: clients (by id) from whom there may be more to read."""
+        core = self._core
+        if core.heard < self._next_scan:
+            return
+        self._next_scan = inf
+        for client in core.clients.values():
+            if not client.leases:
+                continue
+            for lease in [lease for lease in client.leases.values() if lease.open]:
+                if lease.deadline <= core.heard and client.id not in spare:
+                    self.end(lease, lease.open, LOST if lease.lost else EXPIRED if lease.link else ORPHANED)
+                else:
+                    self._next_scan = min(self._next_scan, max(lease.deadline, core.heard + 0.01))
+            if client.peer and client.holds_any():
+                if client.next_echo <= core.heard:
+                    core.send(client.peer, Echo(client.beat, core.stopping, []))
+                    client.next_echo = core.heard + ECHO_EVERY
+                self._next_scan = min(self._next_scan, client.next_echo)
+
+    def adopt(self, record: records.Lease | records.Held) -> Lease:
+        """A lease of the recovered log: an orphan until its holder lists it."""
+        core, queue = self._core, self._core.by_number[record.queue]
+        batch = queue.find(record.qseq)
+        assert batch is not None, f"lease {record.token} of a message that is not there"
+        client = core.client(record.client)
+        lease = Lease(record.token, record.queue, record.client, 0, batch, record.qseq - batch.qseq, record.count)
+        if isinstance(record, records.Held):
+            lease.open = int.from_bytes(record.open, "little")
+            lease.revoked = int.from_bytes(record.revoked, "little")
+        core.leases[lease.token] = client.leases[lease.token] = lease
+        client.consumers.setdefault(record.queue, Consumer(client)).open += lease.open.bit_count()
+        core.logged_token = max(core.logged_token, record.token)
+        return lease
+
+    def begin(self) -> None:
+        """The node serves from now on: orphans wait for their holders as long as a lost link would."""
+        core = self._core
+        for lease in core.leases.values():
+            policy = core.by_number[lease.queue].policy
+            lease.granted, lease.seconds = core.heard, policy.lease
+            lease.deadline = core.heard + policy.grace
+            self._next_scan = min(self._next_scan, lease.deadline)
+

@@ -1,0 +1,331 @@
+"""The node's machine: five verbs in, records and sends out.
+
+    receive(peer, frames, now)   lost(peer, now)   durable(position, now)   tick(now, drained)   take() -> Output
+    restore(position, record) … begin(now)         snapshot() -> records
+
+Rule 1: HELLO is the first command of every routing id; all else from a stranger is answered NOSESSION, never applied.
+Rule 2: the newest link number of a client is its link; older links are strangers.
+Rule 3: a command changes state and adds records and sends to one Output; the driver persists, then sends.
+Rule 4: `restore` of a snapshot's records, then of every record after it, gives the state; nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
+
+from zmqkit import records, wire
+from zmqkit.machines import checkpoint
+from zmqkit.machines.admin import Admin
+from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core, Identity
+from zmqkit.machines.leases import STOPPED, UNSENT
+from zmqkit.machines.leasing import Leasing
+from zmqkit.machines.output import Output, Send
+from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.publishing import Publishing
+from zmqkit.machines.queue import Queue
+from zmqkit.machines.session import Accepted, Client, Stream
+from zmqkit.machines.settling import Settling
+from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
+from zmqkit.records import mask_of
+
+WINDOW_BATCHES = 64
+WINDOW_BYTES = 8 * 1024 * 1024
+STRANGERS_MAX = 1000  # NOSESSIONs a second in all; one a second to each
+FORGET_AFTER = 60.0  # a client that is away so long and holds and publishes nothing
+STREAM_RETENTION = 7 * 86400.0
+
+
+class NodeMachine:
+    def __init__(
+        self, node: bytes, epoch: int, *, name: str = "", durability: str = "memory", last: int = 0, jitter: Callable[[], float]
+    ) -> None:
+        self.core = core = Core(Identity(node, epoch, name, durability), jitter)
+        core.last = last
+        self._leasing = Leasing(core)
+        self._publishing = Publishing(core)
+        self._settling = Settling(core, self._leasing)
+        self._admin = Admin(core, self._publishing, self._leasing)
+        self._peers: dict[bytes, Client] = {}
+        self._turn: dict[bytes, Client] = {}  # who was heard since the last take
+        self._strangers: dict[bytes, None] = {}
+        self._strangers_until = 0.0
+        self._next_forget = 0.0
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, frames: Sequence[Buffer], now: float) -> None:
+        core = self.core
+        core.hear(now)
+        try:
+            command = wire.decode(frames)
+        except wire.Malformed as error:
+            self._reject(peer, "malformed", str(error))
+            return
+        client = self._peers.get(peer)
+        match command:
+            case wire.Hello():
+                self._hello(peer, command)
+                return
+            case _ if client is None:
+                self._reject(peer, "no-session", type(command).__name__)
+                return
+            case wire.Put():
+                self._publishing.put(client, command)
+            case wire.Done():
+                self._settling.done(client, command)
+            case wire.Ready():
+                self._leasing.ready(client, command)
+            case wire.Back():
+                self._settling.back(client, command)
+            case wire.Save():
+                self._settling.save(client, command)
+            case wire.Ask():
+                self._admin.ask(client, command)
+            case wire.Bye():
+                self._bye(client)
+            case _:
+                self._reject(peer, "wrong-way", type(command).__name__)
+                return
+        self._turn[client.id] = client
+
+    def _hello(self, peer: bytes, command: wire.Hello) -> None:
+        core = self.core
+        if wire.VERSION not in command.versions:
+            text = f"this node speaks ZMK1 version {wire.VERSION}, the client {command.versions}: upgrade the older one"
+            core.send(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, wire.Code.VERSION, 0.0, text))
+            return
+        client = core.client(command.client)
+        if command.link <= client.link or peer in self._peers:
+            core.drop("late-hello", peer, f"link {command.link}, the newest is {client.link}")
+            return
+        if client.peer:
+            self._peers.pop(client.peer, None)
+            self._leasing.lost(client)
+        client.peer, client.link, client.last_ready = peer, command.link, core.heard
+        for consumer in client.consumers.values():
+            consumer.window = 0  # until its READY: it may not want any more what it wanted on the old link
+        self._peers[peer] = client
+        limits = {
+            "message_bytes": PARCEL_BYTES_MAX, "window_batches": WINDOW_BATCHES, "window_bytes": WINDOW_BYTES, "tokens": LEASES_MAX,
+            "durability": core.identity.durability, "name": core.identity.name,
+        }  # fmt: skip
+        core.send(peer, wire.Welcome(wire.VERSION, core.identity.node, core.identity.epoch, BEAT, PATIENCE, limits))
+
+    def _reject(self, peer: bytes, reason: str, detail: str) -> None:
+        """A stranger, or rubbish: it has no session here from now on, and is told so at most once a second."""
+        core = self.core
+        core.drop(reason, peer, detail)
+        if peer in self._peers:
+            self.lost(peer, core.now)
+        if core.now >= self._strangers_until:
+            self._strangers, self._strangers_until = {}, core.now + 1.0
+        if peer not in self._strangers and len(self._strangers) < STRANGERS_MAX:
+            self._strangers[peer] = None
+            core.send(peer, wire.NoSession())
+
+    def _bye(self, client: Client) -> None:
+        core = self.core
+        self._settling.answer()
+        for lease in list(client.leases.values()):
+            self._leasing.end(lease, lease.open, STOPPED)
+        self._publishing.flush()
+        core.send(client.peer, wire.Bye(), core.last)
+        self._leave(client)
+
+    def _leave(self, client: Client) -> None:
+        self._peers.pop(client.peer, None)
+        client.peer = b""
+        for number, consumer in client.consumers.items():
+            consumer.window = 0
+            self.core.by_number[number].consumers.pop(client.id, None)
+
+    def lost(self, peer: bytes, now: float) -> None:
+        """Nothing can be sent to this peer any more."""
+        self.core.hear(now)
+        client = self._peers.pop(peer, None)
+        if client is not None:
+            self._leasing.lost(client)
+
+    def unsent(self, send: Send, now: float) -> None:
+        """This send did not leave: the peer is gone, or does not read. A lease in it comes back unstarted."""
+        command = send.command
+        if isinstance(command, wire.Lease):
+            lease = self.core.leases.get(command.token)
+            if lease is not None:
+                self._leasing.end(lease, lease.open, UNSENT)
+        self.lost(send.peer, now)
+
+    def durable(self, position: int, now: float) -> None:
+        """Every record up to `position` survives. What waited for it becomes ready, or needs its body no more."""
+        core = self.core
+        core.hear(now)
+        waiting = core.waiting
+        while waiting and waiting[0][0] <= position:
+            _, queue, what = waiting.popleft()
+            if isinstance(what, int):
+                core.out.released.append(what)
+            else:
+                queue.land(what)
+                core.hungry[queue.number] = queue
+
+    def tick(self, now: float, drained: bool = True) -> None:
+        """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
+        core = self.core
+        core.hear(now)
+        self._leasing.tick({} if drained else self._turn)
+        for queue in core.queues.values():
+            if queue.delayed and queue.wake_delayed(now):
+                core.hungry[queue.number] = queue
+        if now >= self._next_forget:
+            self._next_forget = now + FORGET_AFTER
+            self._forget_absent(now)
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due next."""
+        due = min((queue.delayed[0][0] for queue in self.core.queues.values() if queue.delayed), default=inf)
+        return min(due, self._leasing.deadline)
+
+    def stop(self, now: float) -> None:
+        """No more puts and leases; clients learn it from an ECHO. What they hold waits in the journal for them."""
+        core = self.core
+        core.hear(now)
+        core.stopping = True
+        for client in self._peers.values():
+            core.send(client.peer, wire.Echo(client.beat, True, []))
+
+    def copy(self, first: int, last: int) -> None:
+        """Bodies that stand in records first…last are wanted elsewhere: append them again."""
+        core = self.core
+        for queue in core.queues.values():
+            for qseq, count, position in [place for place in queue.places() if first <= place[2] <= last]:
+                record = records.Copy(queue.number, qseq, position, count, wire.Slice(position, 0, count))
+                queue.copy(record, core.record(record, waited=False))
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def take(self) -> Output:
+        """What is to be persisted, then sent. Empty when there is nothing to do."""
+        core = self.core
+        self._publishing.flush()
+        self._settling.answer()
+        if core.hungry:
+            self._leasing.dispatch()
+        self._leasing.echo()
+        self._turn = {}
+        output, core.out = core.out, Output()
+        return output
+
+    # -- memory -----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Iterator[records.Record]:
+        """The state after the last record taken, as records."""
+        core = self.core
+        for queue in core.queues.values():
+            yield from checkpoint.snapshot(queue)
+        for lease in core.leases.values():
+            size = (lease.count + 7) // 8
+            masks = [mask.to_bytes(size, "little") for mask in (lease.open, lease.revoked)]
+            yield records.Held(lease.queue, lease.token, lease.client, lease.qseq, lease.count, *masks)
+        for client in core.clients.values():
+            for number, stream in client.streams.items():
+                answers = [(answer.first, answer.count, answer.qseq) for answer in stream.answers]
+                yield records.Stream(number, client.id, stream.last, answers, stream.seen)
+
+    def restore(self, position: int, record: records.Record) -> None:
+        """Apply a record of the log, or (position 0) of a checkpoint. All of them are durable."""
+        core = self.core
+        core.last = max(core.last, position)
+        if isinstance(record, records.Queue):
+            self._restore_queue(record)
+            return
+        queue = core.by_number.get(record.queue)
+        if queue is None:
+            return  # deleted
+        match record:
+            case records.Put():
+                self._restore_put(queue, record, position)
+            case records.Lease():
+                lease = self._leasing.adopt(record)
+                queue.lease(lease)
+            case records.Held():
+                checkpoint.restore_lease(queue, self._leasing.adopt(record))
+            case records.Stream():
+                stream = core.client(record.client).streams[queue.number] = Stream()
+                stream.last, stream.seen = record.last, record.seen
+                stream.answers.extend(Accepted(*answer, after=0) for answer in record.answers)
+            case records.Backlog() | records.Batch() | records.Marks():
+                checkpoint.restore(queue, record)
+            case _:
+                self._restore_change(queue, record, position)
+        self.durable(position, core.now)
+        core.out.released.clear()
+
+    def _restore_queue(self, record: records.Queue) -> None:
+        core = self.core
+        policy = QueuePolicy.from_wire(record.policy)
+        queue = core.by_number.get(record.number) or core.add_queue(record.number, record.name, policy)
+        queue.policy, queue.paused = policy, record.paused
+        if record.deleted:
+            core.remove_queue(queue)
+
+    def _restore_put(self, queue: Queue, record: records.Put, position: int) -> None:
+        stream = self.core.client(record.client).streams.setdefault(queue.number, Stream())
+        stream.pass_base(record.base)
+        stream.last, stream.seen = record.first + record.count - 1, record.at
+        stream.answers.append(Accepted(record.first, record.count, record.qseq, position))
+        queue.promise(record.count, len(record.parcel.body))
+        queue.next_qseq = record.qseq + record.count
+        queue.put(record, position)
+
+    def _restore_change(self, queue: Queue, record: records.Record, position: int) -> None:
+        match record:
+            case records.Drop():
+                queue.drop(record, position)
+            case records.Redrive():
+                queue.redrive(record, position)
+            case records.Copy():
+                queue.copy(record, position)
+            case records.Dead(token=0):
+                queue.bury_ready(record)
+            case records.Done() | records.Back() | records.Dead() | records.Save():
+                lease = self.core.leases.get(record.token)
+                if lease is None:
+                    return  # of a queue that was deleted
+                if isinstance(record, records.Save):
+                    queue.saved[lease.qseq + record.offset] = record.blob
+                    return
+                mask = mask_of(record.ranges) & lease.open
+                if isinstance(record, records.Done):
+                    queue.done(lease, mask, position)
+                elif isinstance(record, records.Back):
+                    queue.back(lease, record, position)
+                else:
+                    queue.bury(lease, record)
+                self._leasing.ended(lease, mask)
+
+    def begin(self, now: float) -> None:
+        """All is restored; the node serves from now on."""
+        core = self.core
+        core.hear(now)
+        core.hungry.clear()
+        self._leasing.begin()
+
+    def positions(self) -> Iterator[int]:
+        """Where the bodies stand that are still needed."""
+        for queue in self.core.queues.values():
+            yield from queue.positions()
+
+    def _forget_absent(self, now: float) -> None:
+        core = self.core
+        for client in list(core.clients.values()):
+            for number in [n for n, stream in client.streams.items() if now - stream.seen > STREAM_RETENTION]:
+                del client.streams[number]
+            away = core.heard - client.last_ready > FORGET_AFTER
+            if away and not client.streams and not client.holds_any():
+                core.forgotten_token = max([core.forgotten_token, *client.leases])
+                for lease in list(client.leases.values()):
+                    core.forget_lease(lease)
+                self._leave(client)
+                del core.clients[client.id]

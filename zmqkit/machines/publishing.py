@@ -1,0 +1,128 @@
+"""PUT: every number of a stream is stored once, and its producer is told what became of it.
+
+Rule 1: exactly the number behind the last is taken; lower ones are answered again, higher ones dropped (on one link they
+        can only follow a refusal).
+Rule 2: the stream is asked before the limits, so that a repeat of what is stored is never answered "full".
+Rule 3: a repeated answer waits for the original record; a refusal waits for the answers before it.
+Rule 4: what one producer puts into one queue within a turn becomes one record, one index row, one answer.
+"""
+
+from __future__ import annotations
+
+from zmqkit import records
+from zmqkit.machines.core import Core
+from zmqkit.machines.queue import Queue
+from zmqkit.machines.session import Accepted, Client, Stream
+from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
+from zmqkit.wire import Code, Confirm, Kind, Put, Refused
+
+RETRY_AFTER = 0.5  # seconds a refused producer should wait; by then consumers or the disk may have made room
+
+
+class Publishing:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._merging: dict[tuple[bytes, int], tuple[Client, Queue, Stream]] = {}
+
+    def put(self, client: Client, command: Put) -> None:
+        core = self._core
+        queue = core.queue(command.queue)
+        stream = core.stream(client, queue) if queue else None
+        if queue is None or stream is None:
+            self._refuse(client, command, None, Code.QUOTA, "the node has as many queues or producers as it takes")
+            return
+        if command.base > stream.last + 1 or stream.answers:
+            stream.pass_base(command.base)
+        if command.first + command.count - 1 <= stream.last:
+            self._repeat(client, queue, stream, command)
+        elif command.first != stream.last + 1:
+            core.drop("put-behind-refusal", client.peer, f"{command.queue} {command.first} after {stream.last}")
+        else:
+            self._take(client, queue, stream, command)
+
+    def _repeat(self, client: Client, queue: Queue, stream: Stream, command: Put) -> None:
+        self.flush()
+        for answer in stream.answers:
+            if answer.first < command.first + command.count and command.first < answer.first + answer.count:
+                self._confirm(client, queue, answer)
+
+    def _take(self, client: Client, queue: Queue, stream: Stream, command: Put) -> None:
+        core, parcel = self._core, command.parcel
+        if core.stopping:
+            self._refuse(client, command, stream, Code.STOPPING, "the node is stopping: it takes no more messages")
+        elif core.disk_full:
+            self._refuse(client, command, stream, Code.DISK_FULL, "the node's disk is full: free some space there")
+        elif not queue.has_room(parcel.count, len(parcel.body)) and not self._make_room(queue, parcel):
+            text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
+            self._refuse(client, command, stream, Code.FULL, text)
+        else:
+            queue.promise(parcel.count, len(parcel.body))
+            self._merge(client, queue, stream, parcel)
+            stream.last += parcel.count
+
+    def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
+        """The oldest ready messages give way, where the policy says so."""
+        policy = queue.policy
+        if policy.on_full not in ("drop_oldest", "dead_letter"):
+            return False
+        self.flush()
+        core, needed = self._core, parcel.count
+        if policy.max_messages is not None:
+            needed = max(needed, queue.messages + parcel.count - policy.max_messages)
+        ranges = []
+        for qseq, count, _, _ in queue.runs("ready"):
+            if needed <= 0:
+                break
+            ranges.append((qseq, min(count, needed)))
+            needed -= count
+        if policy.on_full == "drop_oldest":
+            record = records.Drop(queue.number, ranges)
+            queue.drop(record, core.record(record))
+            core.drop("queue-full", b"", f"{queue.name} {ranges}")
+        else:
+            dead = records.Dead(queue.number, 0, ranges, "the queue was full", core.now, False, "")
+            core.record(dead)
+            queue.bury_ready(dead)
+        return queue.has_room(parcel.count, len(parcel.body))
+
+    def _refuse(self, client: Client, command: Put, stream: Stream | None, code: Code, text: str) -> None:
+        self.flush()
+        after = stream.answers[-1].after if stream is not None and stream.answers else 0
+        refused = Refused(Kind.PUT, command.queue, command.first, command.count, code, RETRY_AFTER, text)
+        self._core.send(client.peer, refused, after)
+
+    # -- merging ----------------------------------------------------------------------------------------------------
+
+    def _merge(self, client: Client, queue: Queue, stream: Stream, parcel: Parcel) -> None:
+        merging = stream.merging
+        if merging:
+            count = sum(part.count for part in merging) + parcel.count
+            size = sum(len(part.body) for part in merging) + len(parcel.body)
+            if parcel.columns is not None or merging[0].columns is not None or size > FULL_BYTES or count > PARCEL_MESSAGES_MAX:
+                self._store(client, queue, stream)
+        merging.append(parcel)
+        self._merging[client.id, queue.number] = client, queue, stream
+
+    def flush(self) -> None:
+        """What was accepted becomes records."""
+        for client, queue, stream in self._merging.values():
+            self._store(client, queue, stream)
+        self._merging.clear()
+
+    def _store(self, client: Client, queue: Queue, stream: Stream) -> None:
+        core, parts = self._core, stream.merging
+        parcel = parts[0] if len(parts) == 1 else Parcel.merge(parts)
+        parts.clear()
+        first = stream.last - parcel.count + 1
+        base = stream.answers[0].first if stream.answers else first
+        qseq = queue.number_messages(parcel.count)
+        record = records.Put(queue.number, client.id, first, parcel.count, base, qseq, core.now, parcel)
+        position = core.record(record)
+        queue.put(record, position)
+        answer = Accepted(first, parcel.count, qseq, position)
+        stream.answers.append(answer)
+        self._confirm(client, queue, answer)
+
+    def _confirm(self, client: Client, queue: Queue, answer: Accepted) -> None:
+        confirm = Confirm(queue.name, answer.first, answer.count, answer.qseq, self._core.identity.durability)
+        self._core.send(client.peer, confirm, answer.after)

@@ -1,0 +1,81 @@
+"""What a node knows of one client: its link, what it holds, what it is willing to take, and how far its streams are."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from zmqkit.machines.leases import Lease
+from zmqkit.machines.ledger import Ledger
+from zmqkit.parcel import Parcel
+
+
+class Consumer:
+    """A client's appetite for one queue. `open` counts its leased messages; a checker proves that it equals the leases."""
+
+    __slots__ = ("client", "lease_seconds", "open", "revoked", "window")
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.window = 0  # absolute, in messages
+        self.lease_seconds = 0.0
+        self.open = 0
+        self.revoked = 0  # messages of revoked tokens that the client still lists: they run, so they take up room
+
+    @property
+    def room(self) -> int:
+        return self.window - self.open - self.revoked
+
+
+class Accepted(NamedTuple):
+    """An answer of a stream: these numbers were stored as qseq…, by the record at `after`."""
+
+    first: int
+    count: int  # type: ignore[assignment]
+    qseq: int
+    after: int
+
+
+class Stream:
+    """One producer's numbers in one queue: dense, counted in messages."""
+
+    __slots__ = ("answers", "last", "merging", "seen")
+
+    def __init__(self) -> None:
+        self.last = 0  # highest number accepted, or refused and passed over
+        self.answers: deque[Accepted] = deque()  # of numbers >= the producer's base
+        self.merging: list[Parcel] = []  # accepted in this turn, not yet a record
+        self.seen = 0.0
+
+    def pass_base(self, base: int) -> None:
+        """The producer knows the answer of every number below `base`."""
+        self.last = max(self.last, base - 1)
+        answers = self.answers
+        while answers and answers[0].first + answers[0].count <= base:
+            answers.popleft()
+
+
+class Client:
+    __slots__ = (
+        "alone_token", "asks", "beat", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "peer", "revoke", "seen",
+        "streams",
+    )  # fmt: skip
+
+    def __init__(self, client: bytes) -> None:
+        self.id = client
+        self.peer = b""  # routing id of the newest link, b"" while there is none
+        self.link = 0
+        self.beat = 0  # number of its newest READY
+        self.seen = 0  # highest token it has received
+        self.last_ready = 0.0  # heard time of the newest READY
+        self.next_echo = 0.0
+        self.revoke: list[int] = []  # tokens to name in the next ECHO
+        self.consumers: dict[int, Consumer] = {}  # by queue number
+        self.leases: dict[int, Lease] = {}  # by token, also ended ones whose revoked messages it may still name
+        self.doubt = 0  # tokens up to here were forgotten: what a DONE of them did is unknown
+        self.alone_token = 0  # of a suspect it holds: nothing else goes to it meanwhile
+        self.streams: dict[int, Stream] = {}  # by queue number
+        self.asks = Ledger()
+
+    def holds_any(self) -> bool:
+        return any(lease.open for lease in self.leases.values())

@@ -1,0 +1,319 @@
+"""The reactor: the one I/O thread, which drives the machines on real sockets, clocks and logs.
+
+A turn: drain the sockets (without waiting, bounded) · run what other threads asked for · tick · for each machine: persist
+its records, then send. "Persist, then send" is ordered here and nowhere else: a send whose position is not durable yet is
+held in one queue, in issue order, and leaves when the log reports so far. A slow disk stops neither heartbeats nor reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from logging import getLogger
+from math import ceil, inf
+from typing import Any, Protocol
+
+import zmq
+
+from zmqkit import wire
+from zmqkit.errors import Closed
+from zmqkit.host import Host
+from zmqkit.journal.log import Log
+from zmqkit.machines.link import ClientMachine
+from zmqkit.machines.node import NodeMachine
+from zmqkit.parcel import Buffer
+from zmqkit.sockets import Context, Socket, Waker, close_dealer, doubt, open_dealer, open_router, readable
+
+TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
+SLEEP_SECONDS_MAX = 60.0
+GOODBYE_LINGER_MS = 500
+
+log = getLogger("zmqkit.reactor")
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts sleep, and never jumps
+_START = time.time() - time.clock_gettime(_CLOCK)
+
+
+def now() -> float:
+    """Unix time at the start of the process + the boot-time clock since: never jumps, and records may hold it."""
+    return _START + time.clock_gettime(_CLOCK)
+
+
+class Application(Protocol):
+    """What lives on a client's machine. All is called on the I/O thread; an exception ends this application only."""
+
+    machine: ClientMachine
+
+    def pump(self, now: float) -> None:
+        """Feed the machine, before its output is taken."""
+
+    def handle(self, events: list[Any], now: float) -> None: ...
+
+    def closed(self, error: Exception | None) -> None:
+        """The reactor ends: fail all that waits."""
+
+
+class Port:
+    """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
+
+    def __init__(self, application: Application, endpoint: str | None) -> None:
+        self.application = application
+        self.endpoint = endpoint
+        self.socket: Socket | None = None
+        self.monitor: Socket | None = None
+        self.peer = b""  # of a local link: its routing id at the host
+        self.inbox: deque[list[Buffer]] = deque()
+
+
+class Reactor:
+    def __init__(self, name: str = "zmqkit") -> None:
+        self.pid = os.getpid()
+        self.closed = False
+        self._context: Context = zmq.Context()
+        self._poller = zmq.Poller()
+        self._waker = Waker()
+        self._poller.register(self._waker.fd, zmq.POLLIN)
+        self._calls: deque[Callable[[float], None]] = deque()
+        self._ports: list[Port] = []
+        self._host: Host | None = None
+        self._router: Socket | None = None
+        self._local: dict[bytes, Port] = {}
+        self._links = 0
+        self._awake = True
+        self._wanted = False
+        self._stop_at = inf
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    # -- for any thread -----------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return now()
+
+    def call(self, function: Callable[[float], None]) -> None:
+        """Run `function(now)` on the I/O thread, in its next turn. Raises Closed."""
+        if self.closed or self.pid != os.getpid():
+            raise Closed("this connection is closed, or belongs to the parent process: make a new one")
+        self._calls.append(function)
+        self.wake()
+
+    def wake(self) -> None:
+        """The next turn comes now. Costs nothing while the reactor is awake."""
+        self._wanted = True
+        if not self._awake:
+            self._awake = True
+            self._waker.wake()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the loop: what the applications and the host still have to say leaves first, for at most `timeout` seconds."""
+        if self.closed or self.pid != os.getpid():
+            return
+        if not self._thread.is_alive():
+            self._finish(None)
+            return
+        self._stop_at = now() + timeout
+        self.wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout + 10.0)
+
+    @property
+    def on_io_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    # -- before start, or on the I/O thread ---------------------------------------------------------------------------
+
+    def attach(self, application: Application, endpoint: str | None) -> None:
+        self._ports.append(Port(application, endpoint))
+
+    def detach(self, application: Application) -> None:
+        for port in [port for port in self._ports if port.application is application]:
+            self._disconnect(port)
+            self._ports.remove(port)
+
+    def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
+        """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
+        self._host = Host(machine, log, self._deliver, self.wake)
+        self._host.recover(now())
+        if not endpoints:
+            return []
+        self._router, bound = open_router(self._context, endpoints)
+        self._poller.register(self._router, zmq.POLLIN)
+        return bound
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            while now() < self._stop_at or not self._drained():
+                self._sleep()
+                self._turn()
+                if self._host is not None and self._host.failed is not None:
+                    raise self._host.failed
+                if self._stop_at < inf and (self._drained() or now() > self._stop_at):
+                    break
+        except Exception as caught:
+            error = caught
+            log.error("the reactor ends: %s", caught, exc_info=self._host is None or self._host.failed is None)
+        self._finish(error)
+
+    def _drained(self) -> bool:
+        """Nothing is held back and no client machine has anything on its way."""
+        return (self._host is None or self._host.quiet) and not self._calls
+
+    def _sleep(self) -> None:
+        deadline = min([port.application.machine.deadline for port in self._ports], default=inf)
+        if self._host is not None:
+            deadline = min(deadline, self._host.machine.deadline)
+        self._awake = False
+        seconds = 0.0 if self._wanted or self._busy() else max(0.0, min(deadline, self._stop_at) - now())
+        for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX))):
+            if socket == self._waker.fd:
+                self._waker.clear()
+        self._awake, self._wanted = True, False
+
+    def _busy(self) -> bool:
+        return bool(self._calls) or any(port.inbox for port in self._ports)
+
+    def _turn(self) -> None:
+        drained = self._drain_router() if self._router is not None else True
+        for port in self._ports:
+            self._drain_port(port)
+        moment = now()
+        while self._calls:
+            self._calls.popleft()(moment)
+        for port in list(self._ports):
+            if port.application.machine.deadline <= moment:
+                port.application.machine.tick(moment)
+            self._flush_port(port, moment)
+        if self._host is not None:
+            self._host.turn(moment, drained)
+            for port in [port for port in self._ports if port.inbox]:
+                self._drain_port(port)
+                self._flush_port(port, moment)
+
+    # -- the host's sockets ---------------------------------------------------------------------------------------------
+
+    def _drain_router(self) -> bool:
+        """Read what is there, up to a bound. False: there may be more."""
+        router, host = self._router, self._host
+        assert router is not None and host is not None
+        moment = now()
+        for _ in range(TURN_MESSAGES_MAX):
+            if not readable(router):
+                return True
+            peer, *frames = router.recv_multipart(zmq.NOBLOCK)
+            host.machine.receive(peer, frames, moment) if frames else None
+        return False
+
+    def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
+        """Send to a peer of the host; the reason if it did not leave."""
+        port = self._local.get(peer)
+        if port is not None:
+            port.inbox.append(frames)
+            return None
+        if self._router is None:
+            return "the peer is gone"
+        try:
+            self._router.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return "the peer does not read"
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return "the peer is gone"
+            raise
+        return None
+
+    # -- client links ---------------------------------------------------------------------------------------------------
+
+    def _drain_port(self, port: Port) -> None:
+        machine, moment = port.application.machine, now()
+        for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
+            machine.receive(port.inbox.popleft(), moment)
+        if port.socket is None:
+            return
+        for _ in range(TURN_MESSAGES_MAX):
+            if not readable(port.socket):
+                break
+            machine.receive(port.socket.recv_multipart(zmq.NOBLOCK), moment)
+        if port.monitor is not None and readable(port.monitor):
+            reason = doubt(port.monitor)
+            if reason is not None:
+                machine.lost(moment, reason)
+
+    def _flush_port(self, port: Port, moment: float) -> None:
+        application = port.application
+        application.pump(moment)
+        output = application.machine.take()
+        if output.connect is not None:
+            self._connect(port, moment)
+        for command in output.sends:
+            if not self._send(port, wire.encode(command), moment):
+                application.machine.lost(moment, "the node does not read")
+                break
+        if output.close:
+            self._disconnect(port, GOODBYE_LINGER_MS)
+        if output.events:
+            application.handle(output.events, moment)
+
+    def _connect(self, port: Port, moment: float) -> None:
+        self._disconnect(port)
+        if port.endpoint is None:
+            self._links += 1
+            port.peer = b"\0local" + self._links.to_bytes(4, "little")
+            self._local[port.peer] = port
+            return
+        try:
+            port.socket, port.monitor = open_dealer(self._context, port.endpoint)
+        except Exception as error:
+            port.application.machine.lost(moment, str(error))
+            return
+        self._poller.register(port.socket, zmq.POLLIN)
+        self._poller.register(port.monitor, zmq.POLLIN)
+
+    def _disconnect(self, port: Port, linger_ms: int = 0) -> None:
+        if port.socket is not None and port.monitor is not None:
+            self._poller.unregister(port.socket)
+            self._poller.unregister(port.monitor)
+            close_dealer(port.socket, port.monitor, linger_ms)
+        if port.peer:
+            del self._local[port.peer]
+            if self._host is not None:
+                self._host.machine.lost(port.peer, now())
+        port.socket = port.monitor = None
+        port.peer = b""
+        port.inbox.clear()
+
+    def _send(self, port: Port, frames: list[Buffer], moment: float) -> bool:
+        if port.peer and self._host is not None:
+            self._host.machine.receive(port.peer, frames, moment)
+            return True
+        if port.socket is None:
+            return True  # the link was just given up; the machine knows
+        try:
+            port.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    # -- the end --------------------------------------------------------------------------------------------------------
+
+    def _finish(self, error: Exception | None) -> None:
+        self.closed = True
+        for port in self._ports:
+            try:
+                port.application.closed(error)
+            except Exception:
+                log.exception("while closing")
+            self._disconnect(port, GOODBYE_LINGER_MS)
+        if self._host is not None:
+            self._host.close(now())
+        if self._router is not None:
+            self._router.close()
+        self._waker.close()
+        self._context.term()

@@ -1,0 +1,126 @@
+"""Every ZeroMQ socket zmqkit opens, with the options of each and their reasons. Nobody else sets an option.
+
+The options exist because of what libzmq does by default: it drops in silence, reconnects without telling, waits for ever
+at exit, and takes a frame of any size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from zmqkit.errors import AddressInUse, Error
+from zmqkit.parcel import PARCEL_BYTES_MAX
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
+FRAME_BYTES_MAX = PARCEL_BYTES_MAX + 64 * 1024  # a larger frame ends the link: without a limit one header reserves gigabytes
+ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
+IN_DOUBT = {
+    zmq.EVENT_CLOSED: "connection refused",
+    zmq.EVENT_DISCONNECTED: "the connection was closed by the other side",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: is that a ZeroMQ peer?",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: wrong protocol",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the handshake failed: this key is not trusted there",
+    zmq.EVENT_CLOSE_FAILED: "the connection failed",
+}
+
+
+def _set_common(socket: Socket) -> None:
+    socket.sndhwm = socket.rcvhwm = HWM_MESSAGES
+    socket.maxmsgsize = FRAME_BYTES_MAX
+    # A half-open connection (cable, sleep, firewall) ends within 1.5 s; the kernel alone would take minutes.
+    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 500, 1500, 1500
+    socket.handshake_ivl = 3000  # the default lets a mute stranger hold a descriptor for 30 s
+    socket.sndtimeo = 0  # nothing may block the one I/O thread
+    socket.backlog = 1024
+
+
+def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
+    """A bound ROUTER and the endpoints it really has (port 0 asks for a free one). Raises AddressInUse, Error."""
+    socket = context.socket(zmq.ROUTER)
+    _set_common(socket)
+    socket.linger = ROUTER_LINGER_MS
+    socket.router_mandatory = True  # a peer that is gone is an error (EHOSTUNREACH), not a silent drop
+    socket.router_handover = False  # nobody takes over another's routing id
+    bound = []
+    for endpoint in endpoints:
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            if error.errno == zmq.EADDRINUSE:
+                raise AddressInUse(endpoint) from None
+            todo = "give an address of this machine, like tcp://127.0.0.1:5555"
+            raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
+        bound.append(socket.last_endpoint.decode().rstrip("\0"))
+    return socket, bound
+
+
+def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
+    """A DEALER on its way to `endpoint`, and the monitor that tells when it is in doubt. Raises Error for no address."""
+    socket = context.socket(zmq.DEALER)
+    _set_common(socket)
+    socket.linger = 0  # in doubt nothing of a link may leave any more: the next link says it again
+    socket.reconnect_ivl = -1  # a link is one connection: a DEALER that reconnects alone sends on, without the lost part
+    socket.immediate = False  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
+    monitor = socket.get_monitor_socket(sum(IN_DOUBT))
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        close_dealer(socket, monitor)
+        raise Error(f"{endpoint!r} is no address: {error.strerror}; give one like tcp://127.0.0.1:5555 or ipc:///run/zmqkit") from None
+    return socket, monitor
+
+
+def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
+    socket.disable_monitor()
+    monitor.close(linger=0)
+    socket.close(linger=linger_ms)
+
+
+def readable(socket: Socket) -> bool:
+    """A whole message is there. Asking costs half of what being refused one costs."""
+    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def doubt(monitor: Socket) -> str | None:
+    """Why this link is in doubt, if its monitor says so."""
+    reason = None
+    while readable(monitor):
+        event = recv_monitor_message(monitor, zmq.NOBLOCK)
+        reason = IN_DOUBT.get(event["event"], reason)
+    return reason
+
+
+class Waker:
+    """Wakes the I/O thread out of its poll: one descriptor, readable once somebody has called."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write_fd = os.pipe()
+            os.set_blocking(self.fd, False)
+            os.set_blocking(self._write_fd, False)
+
+    def wake(self) -> None:
+        try:
+            os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
+        except BlockingIOError:
+            return  # it is awake already
+
+    def clear(self) -> None:
+        try:
+            os.read(self.fd, 4096)
+        except BlockingIOError:
+            return
+
+    def close(self) -> None:
+        for fd in {self.fd, self._write_fd}:
+            os.close(fd)
