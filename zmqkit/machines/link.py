@@ -1,0 +1,362 @@
+"""A client's machine: one peer, the node; one link at a time; streams, holdings and asks that outlive links.
+
+Rule 1 (R-L1, R-L2)  A link is one socket and starts with HELLO. In doubt it is given up and another one opened under a
+                     higher number: at once the first time, then after 0.1 s doubling to 1 s, each ± 50 %.
+Rule 2 (R-A4)        Nothing but HELLO before WELCOME; then READY, what is unanswered, PUTs from their base.
+Rule 3 (R-L2, R-L7)  No echo for `patience` after a READY is doubt.
+Rule 4 (R-L6)        A lower epoch of the node we know is an old copy of it: not ours. Another node ends every lease.
+Rule 5 (R-A7)        A stop finishes what runs, awaits the answers, says BYE, and takes nothing after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from math import inf
+from typing import Any
+
+from zmqkit import wire
+from zmqkit.machines import events as ev
+from zmqkit.machines.asks import Asks
+from zmqkit.machines.beats import Beats
+from zmqkit.machines.consumer import ConsumerState
+from zmqkit.machines.holdings import HeldLease, Holdings
+from zmqkit.machines.output import ClientOutput, Dropped
+from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
+from zmqkit.parcel import Buffer, Parcel
+from zmqkit.wire import BackKind
+
+WELCOME_SECONDS = 2.0
+BEAT_SECONDS = 1.0
+IDLE_BEATS = 2.5  # nothing held, nothing awaited
+PATIENCE_SECONDS = 3.0
+RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
+BYE_SECONDS = 2.0  # for the node's goodbye
+WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit the header of one READY
+
+
+class Phase(Enum):
+    IDLE = "not started"
+    WAITING = "between two attempts"
+    GREETING = "HELLO said"
+    UP = "WELCOME heard"
+    PARTING = "BYE said"
+    CLOSED = "closed"
+
+
+class ClientMachine:
+    """Verbs of the driver: start receive lost tick take stop, and `deadline`. Verbs of the handles: all others."""
+
+    def __init__(self, client: bytes, jitter: Callable[[], float]) -> None:
+        self.client, self._jitter = client, jitter
+        self.phase = Phase.IDLE
+        self.stopping = False
+        self.node, self.epoch, self.limits = b"", 0, dict[str, Any]()
+        self.link = 0
+        self.beats = Beats()
+        self.streams: dict[str, ProducerStream] = {}
+        self.consumers: dict[str, ConsumerState] = {}
+        self.holdings = Holdings()
+        self.asks = Asks()
+        self._window = WINDOW_BATCHES, WINDOW_BYTES
+        self._beat, self._patience = BEAT_SECONDS, PATIENCE_SECONDS
+        self._hurry = self._leaving = False
+        self._failures, self._at = 0, inf  # since the last echo; when the present phase has lasted long enough
+        self._remind = inf
+        self._now = self._heard = -inf
+        self._out = ClientOutput()
+
+    # -- the driver ---------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Open the first link."""
+        self._clock(now)
+        self._connect()
+
+    def receive(self, frames: Sequence[Buffer], now: float) -> None:
+        """Frames came in on the newest link."""
+        try:
+            command = wire.decode(frames)
+        except wire.Malformed as error:
+            self._out.events.append(Dropped("malformed", self.node, str(error)))
+        else:
+            self.hear(command, now)
+
+    def hear(self, command: wire.Command, now: float) -> None:
+        """A command came in on the newest link."""
+        self._clock(now)
+        hears = _HEARS.get(type(command))
+        expected = self.phase in (Phase.UP, Phase.PARTING) or (self.phase is Phase.GREETING and type(command) in _GREETINGS)
+        if hears is None or not expected:
+            self._out.events.append(Dropped("unexpected", self.node, type(command).__name__))
+        else:
+            hears(self, command)
+
+    def lost(self, now: float, reason: str) -> None:
+        """The link is in doubt, or an attempt failed: give it up. Another one is opened by itself."""
+        self._clock(now)
+        if self.phase is Phase.PARTING:
+            self._close()
+        elif self.phase in (Phase.GREETING, Phase.UP):
+            self._give_up(reason)
+
+    def tick(self, now: float) -> None:
+        """Time has passed: at `deadline`, or earlier."""
+        self._clock(now)
+        self._remind = self._remind if now < self._remind else inf
+        if self.phase is Phase.UP:
+            if self.beats.silent(self._heard) >= self._patience:
+                self._give_up(f"no heartbeat came back for {self._patience:g} s")
+        elif now >= self._at:
+            if self.phase is Phase.WAITING:
+                self._connect()
+            elif self.phase is Phase.GREETING:
+                self._give_up(f"no answer within {WELCOME_SECONDS:g} s")
+            elif self.phase is Phase.PARTING:
+                self._close()
+
+    def take(self) -> ClientOutput:
+        """What is to be done now: connect or close, sends in order, events. The driver must do all of it."""
+        if self.phase is Phase.UP:
+            self._speak()
+        out, self._out = self._out, ClientOutput()
+        return out
+
+    @property
+    def deadline(self) -> float:
+        """Call `tick` then at the latest; inf if time changes nothing."""
+        if self._out.connect is not None or self._out.events:
+            return self._now  # something has happened since the last `take`
+        if self.phase is not Phase.UP:
+            return min(self._at, self._remind)
+        times = [self._beat_due(), self._remind]
+        if self.beats.out:
+            # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
+            times.append(self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
+        times.extend(stream.waits_until for stream in self.streams.values())
+        times.extend(state.slow_at for state in self.consumers.values())
+        return min(times)
+
+    def stop(self, now: float) -> None:
+        """Rule 5. What is in hand may be finished; new leases go back. `Left` is the last event."""
+        self._clock(now)
+        self.stopping = True
+        for state in self.consumers.values():
+            state.fixed = state.autos = state.waiting = 0
+        if self.phase is not Phase.UP and self.phase is not Phase.PARTING:
+            self._close()
+
+    def leave(self, now: float) -> None:
+        """Like `stop`, but BYE is said now: the node gives back what is in hand, and what is unanswered stays in doubt."""
+        self.stop(now)
+        self._leaving = True
+
+    # -- the handles --------------------------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        return self.phase is Phase.UP
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way: every put, ask and ack has its answer, and nothing is in hand."""
+        return not (len(self.asks) or self.holdings.leases or any(stream.flights for stream in self.streams.values()))
+
+    def has_room(self, queue: str, full: bool) -> bool:
+        """May a batch be `put` now? A full one while the window has room, one that could grow only if the line is quiet."""
+        if self.phase is not Phase.UP or self.stopping:
+            return False
+        stream = self.streams.get(queue)
+        return stream is None or stream.has_room(full, *self._window)
+
+    def put(self, queue: str, parcel: Parcel, ticket: Any) -> None:
+        """Ask `has_room` first. From now on it may happen, whatever the caller does: `Stored` or `Rejected` tells."""
+        stream = self.streams.get(queue)
+        if stream is None:
+            stream = self.streams[queue] = ProducerStream(queue)
+        stream.offer(parcel, ticket)
+
+    def consumer(self, queue: str) -> ConsumerState:
+        """The window of this client into that queue. Raises ValueError if no further queue fits a heartbeat."""
+        state = self.consumers.get(queue)
+        if state is None:
+            if sum(len(name.encode()) + 20 for name in [*self.consumers, queue]) > WINDOWS_BYTES_MAX:
+                raise ValueError(f"one link cannot consume from more than these {len(self.consumers)} queues: open another client")
+            state = self.consumers[queue] = ConsumerState(queue)
+        return state
+
+    def done(self, lease: HeldLease, offset: int, count: int, wait: bool = False) -> None:
+        """Settle. `wait`: the node syncs now and answers at once, else within 100 ms."""
+        self.consumers[lease.queue].settled(self.holdings.done(lease, offset, count, wait))
+
+    def back(self, lease: HeldLease, offset: int, count: int, kind: BackKind, delay: float = -1.0, reason: str = "") -> None:
+        """Hand back; `delay` < 0: the queue's backoff decides."""
+        returned, state = self.holdings.back(lease, offset, count, kind, delay, reason), self.consumers[lease.queue]
+        (state.returned if kind is BackKind.UNSTARTED else state.settled)(returned)
+
+    def drop(self, lease: HeldLease, offset: int, count: int) -> None:
+        """Of a revoked lease: these messages are not in our hands any more. Says nothing to the node."""
+        self.consumers[lease.queue].returned(self.holdings.drop(lease, offset, count))
+
+    def extend(self, lease: HeldLease, seconds: float) -> None:
+        """From the next beat on, sent now, this lease is renewed for so long each time."""
+        lease.wanted, self._hurry = seconds, True
+        lease.seconds = min(lease.seconds, seconds)  # the gate never believes in more than was certain
+
+    def hurry(self) -> None:
+        """Send a READY now. Its number is above `beats.number`, so an echo above that has seen today's windows."""
+        self._hurry = True
+
+    def remind(self, at: float) -> None:
+        """Be called again at `at`, though nothing may have happened."""
+        self._remind = min(self._remind, at)
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def _clock(self, now: float) -> None:
+        # A gap of over a beat between two turns was our own pause: nobody listened, so the node was not silent in it.
+        self._heard = now if self._now == -inf else self._heard + min(max(0.0, now - self._now), self._beat)
+        self._now = max(now, self._now)
+
+    def _connect(self) -> None:
+        self.link += 1
+        self._out.connect, self._out.sends = self.link, []  # what was meant for an older link is not for this one
+        self._say(wire.Hello([wire.VERSION], self.client, self.link, self.node, self.epoch))
+        self.phase, self._at = Phase.GREETING, self._now + WELCOME_SECONDS
+
+    def _give_up(self, reason: str) -> None:
+        self._out.events.append(ev.Down(reason))
+        self._out.sends.clear()
+        self.beats.out.clear()
+        if self.stopping and (self._leaving or self.settled):
+            self._close()
+        elif self._failures:
+            delay = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(10, self._failures - 1)) * (0.5 + self._jitter())
+            self.phase, self._at = Phase.WAITING, self._now + delay
+        else:
+            self._connect()
+        self._failures += 1
+
+    def _close(self) -> None:
+        self.phase, self._at = Phase.CLOSED, inf
+        self._out.close = True
+        self._out.events.append(ev.Left())
+
+    def _say(self, command: wire.Command) -> None:
+        self._out.sends.append(command)
+
+    # -- speaking -----------------------------------------------------------------------------------------------------
+
+    def _speak(self) -> None:
+        """Rule 2: READY, words, asks, puts. READY goes first, for it lists the leases that the words are about."""
+        restate = any(state.must_restate(clocked=not self.beats.out) for state in self.consumers.values())
+        if self._hurry or restate or self._now >= self._beat_due():
+            self._ready()
+        self._out.sends.extend(self.holdings.sends(self.beats.number))
+        self._out.sends.extend(self.asks.sends())
+        for stream in self.streams.values():
+            self._out.sends.extend(stream.sends(self._now))
+        if self._leaving or (self.stopping and self.settled):
+            self._say(wire.Bye())
+            self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
+
+    def _beat_due(self) -> float:
+        busy = len(self.asks) or self.holdings.awaited or any(stream.flights for stream in self.streams.values())
+        return self.beats.sent_at + self._beat * (1.0 if busy else IDLE_BEATS)
+
+    def _ready(self) -> None:
+        windows = []
+        for state in self.consumers.values():
+            if state.window or state.stated:
+                windows.append(wire.Window(state.queue, state.window, state.lease))
+            state.stated = state.window
+        held = self.holdings.listed()
+        self.beats.send(self._now, self._heard, [entry.token for entry in held])
+        self._say(wire.Ready(self.beats.number, self.holdings.seen, windows, held))
+        self._hurry = False
+
+    # -- hearing ------------------------------------------------------------------------------------------------------
+
+    def _welcome(self, welcome: wire.Welcome) -> None:
+        if self.phase is not Phase.GREETING:
+            return
+        if welcome.version != wire.VERSION:
+            return self._give_up(f"the node speaks version {welcome.version} of the protocol, this is version {wire.VERSION}")
+        if welcome.node == self.node and welcome.epoch < self.epoch:
+            return self._give_up(f"an old copy of the node answered: epoch {welcome.epoch}, but {self.epoch} is known")
+        changed = self.node not in (b"", welcome.node)
+        if changed:
+            self._out.events.extend(self.holdings.abandon())
+        self.node, self.epoch, self.limits = welcome.node, welcome.epoch, welcome.limits
+        self._beat, self._patience = welcome.beat or BEAT_SECONDS, welcome.patience or PATIENCE_SECONDS
+        self._window = int(self.limits.get("window_batches", WINDOW_BATCHES)), int(self.limits.get("window_bytes", WINDOW_BYTES))
+        self.phase, self._at, self._hurry = Phase.UP, inf, True
+        self.holdings.resume()
+        self.asks.resume()
+        for stream in self.streams.values():
+            stream.resume()
+        self._out.events.append(ev.Up(self.node, self.epoch, self.limits, changed))
+
+    def _echo(self, echo: wire.Echo) -> None:
+        beat = self.beats.echo(echo.beat)
+        self._out.events.extend(self.holdings.revoke(echo.revoked))
+        if beat is not None:
+            self._failures = 0
+            self.holdings.echoed(beat.number, beat.sent, beat.listed)
+            for state in self.consumers.values():
+                state.echoed()
+            self._out.events.append(ev.Echoed(beat.number))
+
+    def _lease(self, lease: wire.Lease) -> None:
+        if self.phase is Phase.PARTING or lease.token in self.holdings.leases:
+            return  # rule 5; and a token is granted once
+        assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
+        held = self.holdings.granted(lease, self.beats.sending(lease.beat))
+        state = self.consumers.setdefault(lease.queue, ConsumerState(lease.queue))
+        state.granted(held.count)
+        if self.stopping or len(self.holdings.leases) > wire.ENTRIES_MAX:
+            return self.back(held, 0, held.count, BackKind.UNSTARTED)
+        # R-Q4: after a long silence the node may have given up on us already. The echo of a beat that it has seen since tells.
+        if self._now <= self.beats.proven + self._beat:
+            held.move_gate(self.beats.proven)
+        elif not self.beats.waits(lease.beat):
+            self._hurry = True
+        self._out.events.append(ev.Granted(held))
+
+    def _answer(self, answer: wire.Answer) -> None:
+        self._out.events.extend(self.holdings.answered(answer))
+
+    def _confirm(self, confirm: wire.Confirm) -> None:
+        stream = self.streams.get(confirm.queue)
+        if stream is not None:
+            self._out.events.extend(stream.confirmed(confirm))
+
+    def _refused(self, refused: wire.Refused) -> None:
+        stream = self.streams.get(refused.queue)
+        if refused.command == wire.Kind.HELLO or self.phase is Phase.GREETING:
+            self._give_up(refused.text or "the node refused the link")
+        elif refused.command == wire.Kind.PUT and stream is not None:
+            event = stream.refused(refused, self._now)
+            self._out.events.extend([event] if event else [])
+
+    def _told(self, told: wire.Told) -> None:
+        ticket = self.asks.told(told.number)
+        if ticket is not None:
+            self._out.events.append(ev.Replied(ticket, told.result))
+
+    def _no_session(self, _: wire.NoSession) -> None:
+        self._give_up("the node does not know this link")
+
+    def _bye(self, _: wire.Bye) -> None:
+        if self.phase is Phase.PARTING:
+            self._close()
+        else:
+            self._give_up("the node stops")
+
+
+_HEARS: dict[type, Callable[[ClientMachine, Any], None]] = {
+    wire.Welcome: ClientMachine._welcome, wire.NoSession: ClientMachine._no_session, wire.Confirm: ClientMachine._confirm,
+    wire.Refused: ClientMachine._refused, wire.Echo: ClientMachine._echo, wire.Lease: ClientMachine._lease,
+    wire.Answer: ClientMachine._answer, wire.Told: ClientMachine._told, wire.Bye: ClientMachine._bye,
+}  # fmt: skip
+_GREETINGS = (wire.Welcome, wire.NoSession, wire.Refused, wire.Bye)  # rule 2: all else is not meant for this link yet
