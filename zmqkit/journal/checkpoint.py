@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from struct import Struct
 
-from .directory import TEMPORARY, Directory, write_all
+from .directory import TEMPORARY, Directory, size_of, write_all
 from .log import Buffer, Entry, Item
-from .record import BLOCK, CLOSE, OVERHEAD_BYTES, Source, encode, join_small, size_of
+from .record import BLOCK, CLOSE, OVERHEAD_BYTES, Source, encode, join_small
 from .segment import CHECKPOINT, START_BYTES, Start, decode_start, name_of
 
 SUFFIX = ".checkpoint"
@@ -88,8 +88,9 @@ def _write(directory: Directory, fd: int, start: Start, items: Sequence[Item]) -
     end, synced, number = START_BYTES, 0, 0
     for parts, size in _blocks(items):
         number += 1
-        write_all(directory, fd, join_small(encode(start.stamp, BLOCK, False, number, start.first, parts, size)), end)
-        end += OVERHEAD_BYTES + size
+        block, size = encode(start.stamp, BLOCK, False, number, start.first, parts, size), size + OVERHEAD_BYTES
+        write_all(directory, fd, join_small(block, size), end)
+        end += size
         if end - synced >= SYNC_BYTES:
             directory.sync(fd)
             synced = end

@@ -12,12 +12,13 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ..errors import JournalLocked
+from ..errors import JournalError, JournalLocked
 from .log import Buffer
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a full disk, a quota, RLIMIT_FSIZE: all may pass
+PARTS_MAX = 1024  # of one pwritev: IOV_MAX
 TEMPORARY = ".tmp"  # a name that ends so was not published: any start may remove it
 LOCK = "lock"
 
@@ -34,6 +35,12 @@ class Directory:
             _make(os.path.abspath(path))
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = -1
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
 
     # -- the lock ------------------------------------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ class Directory:
         return data
 
     def write(self, fd: int, parts: Sequence[Buffer], offset: int) -> int:
-        """Returns the number of bytes written, which may be fewer than given. At most 1,024 parts (IOV_MAX)."""
+        """Returns the number of bytes written, which may be fewer than given. At most PARTS_MAX parts."""
         return os.pwritev(fd, parts, offset)
 
     def allocate(self, fd: int, size: int) -> None:
@@ -163,19 +170,29 @@ class Directory:
 
 def write_all(directory: Directory, fd: int, parts: Sequence[Buffer], offset: int) -> None:
     """Write every byte of `parts` from `offset` on. On an OSError some of them may stand in the file."""
-    todo = [memoryview(part).cast("B") for part in parts if len(part)]
-    while todo:
-        written = directory.write(fd, todo[:1024], offset)
+    for at in range(0, len(parts), PARTS_MAX):
+        group = parts[at : at + PARTS_MAX]
+        size, written = size_of(group), directory.write(fd, group, offset)
+        if written < size:
+            _write_rest(directory, fd, b"".join(group), written, offset)
+        offset += size
+
+
+def _write_rest(directory: Directory, fd: int, data: bytes, done: int, offset: int) -> None:
+    """Go on after a short write: the next one tells why it was short, or succeeds."""
+    while done < len(data):
+        written = directory.write(fd, [memoryview(data)[done:]], offset + done)
         if written <= 0:
             raise OSError(errno.ENOSPC, "the disk took no more bytes")
-        offset += written
-        done = 0
-        while done < len(todo) and written >= len(todo[done]):
-            written -= len(todo[done])
-            done += 1
-        del todo[:done]
-        if written:
-            todo[0] = todo[0][written:]
+        done += written
+
+
+def size_of(chunks: Sequence[Buffer]) -> int:
+    """Bytes, also of a memoryview whose items are wider than one."""
+    size = 0
+    for chunk in chunks:
+        size += chunk.nbytes if type(chunk) is memoryview else len(chunk)
+    return size
 
 
 def publish(directory: Directory, name: str, data: bytes) -> None:
@@ -190,6 +207,18 @@ def publish(directory: Directory, name: str, data: bytes) -> None:
         directory.close(fd)
     directory.rename(name + TEMPORARY, name)
     directory.sync_names()
+
+
+@contextlib.contextmanager
+def readable(path: str) -> Iterator[None]:
+    """What the operating system says inside, as a JournalError of one line."""
+    try:
+        yield
+    except JournalError:
+        raise
+    except OSError as error:
+        name = f"{error.filename}: " if isinstance(error.filename, str) and error.filename != path else ""
+        raise JournalError(path, f"{name}{error.strerror or error}") from error
 
 
 def _make(path: str) -> None:

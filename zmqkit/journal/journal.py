@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..errors import Closed, JournalCorrupt, JournalError, JournalLocked
 from .bodies import Bodies, Cache
 from .checkpoint import SUFFIX
-from .directory import NO_ROOM, TEMPORARY, Directory
+from .directory import NO_ROOM, TEMPORARY, Directory, readable, size_of
 from .failstop import FailStop
 from .log import Entry, Item
 from .meta import EPOCH_MAX, META, Meta, read_meta, write_meta
-from .record import OVERHEAD_BYTES, salt_of, size_of
+from .record import OVERHEAD_BYTES, salt_of
 from .recovery import examine, remove_temporaries, repair, replay
 from .segment import SegmentFile, Start, parse_name
 from .upkeep import Upkeep
@@ -69,7 +69,7 @@ class Journal:
         self._directory = _locked(path, directory)
         self.path = self._directory.path
         try:
-            with _readable(self.path):
+            with readable(self.path):
                 self._open()
         except BaseException:
             self._directory.leave()
@@ -130,7 +130,7 @@ class Journal:
         return self._filled >= self._room and self._upkeep.has_spare
 
     def replay(self) -> Iterator[Entry]:
-        with _readable(self.path):
+        with readable(self.path):
             yield from replay(self._directory, self.node, self._history)
 
     def retain(self, positions: Iterable[int]) -> None:
@@ -147,16 +147,13 @@ class Journal:
         if self.wants_checkpoint or self._filled >= SEGMENT_BYTES_MAX:
             self._turn_over(None)  # the caller had no checkpoint to give: the next start replays more
         items = tuple(items)
-        sizes = [size_of(item.chunks) for item in items]
-        if max(sizes, default=0) > RECORD_BYTES_MAX:
+        sizes = [size_of(chunks) for _, chunks, _ in items]
+        if items and max(sizes) > RECORD_BYTES_MAX:
             raise ValueError(f"a record of {max(sizes):,} bytes is over the limit of {RECORD_BYTES_MAX:,}")
-        first, written = self.last + 1, self._writer.written
-        for position, (item, size) in enumerate(zip(items, sizes, strict=True), first):
-            if item.body:
-                self._cache.put(position, item.chunks, size, written)
-        self.last += len(items)
-        self._filled += sum(sizes) + OVERHEAD_BYTES * len(items)
+        first, self.last = self.last + 1, self.last + len(items)
         self._writer.put(Batch(first, items, sizes, waited))
+        self._filled += sum(sizes) + OVERHEAD_BYTES * len(items)
+        self._keep_bodies(first, items, sizes)
         if self._filled > self._room // 2 and not self._upkeep.has_spare:
             self._upkeep.prepare_spare()
         self._remove_unneeded()
@@ -187,13 +184,12 @@ class Journal:
         if self._closed:
             return
         failed_before = self._failstop.error is not None
-        if not self._started and self.last > self._history.last:
+        if not self._started:
             self.start(lambda: None, lambda error: None)
         self._closed = True
         _open_journals.discard(self)
-        if self._started:
-            self._writer.stop()
-            self._upkeep.stop()
+        self._writer.stop()
+        self._upkeep.stop()
         self._writer.close_file()
         self._bodies.close()
         self._directory.leave()
@@ -209,6 +205,13 @@ class Journal:
     def _check_open(self) -> None:
         if self._closed or os.getpid() != self._pid:
             raise Closed(f"{self.path}: the journal is closed, or this is a forked child: open a new one")
+
+    def _keep_bodies(self, position: int, items: Sequence[Item], sizes: Sequence[int]) -> None:
+        written = self._writer.written
+        for (_, chunks, body), size in zip(items, sizes, strict=True):
+            if body:
+                self._cache.put(position, chunks, size, written)
+            position += 1
 
     def _turn_over(self, checkpoint: Sequence[Item] | None) -> None:
         self._writer.put(Turnover(self.last, checkpoint))
@@ -245,7 +248,7 @@ def _locked(path: str, directory: Callable[[str], Directory]) -> Directory:
 
 
 def _lock(path: str, directory: Callable[[str], Directory]) -> Directory:
-    with _readable(path):
+    with readable(path):
         opened = directory(path)
         try:
             opened.lock()
@@ -253,18 +256,6 @@ def _lock(path: str, directory: Callable[[str], Directory]) -> Directory:
             opened.drop()
             raise
         return opened
-
-
-@contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """What the operating system says, as a JournalError."""
-    try:
-        yield
-    except JournalError:
-        raise
-    except OSError as error:
-        name = f"{error.filename}: " if isinstance(error.filename, str) and error.filename != path else ""
-        raise JournalError(path, f"{name}{error.strerror or error}") from error
 
 
 def _first_meta(directory: Directory) -> Meta:

@@ -14,7 +14,7 @@ place does not match.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -40,7 +40,8 @@ _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size
 OVERHEAD_BYTES = HEADER_BYTES + _CRC.size
 STEP_BYTES = 4 << 20  # sequential reads: hopping from header to header is 40 times slower on a cold disk
-JOIN_BYTES = 4096  # shorter parts are joined before writing: an iovec costs more than the copy
+JOIN_ALL_BYTES = 16384  # a group below this is joined before writing, and of a larger one the parts below
+JOIN_BYTES = 4096  # this: an iovec costs more than the copy
 
 
 class Record(NamedTuple):
@@ -68,11 +69,6 @@ def salt_of(node: bytes) -> int:
     return crc32(node)
 
 
-def size_of(chunks: Sequence[Buffer]) -> int:
-    """Bytes, also of a memoryview whose items are wider than one."""
-    return sum(chunk.nbytes if isinstance(chunk, memoryview) else len(chunk) for chunk in chunks)
-
-
 def encode(stamp: Stamp, kind: int, body: bool, lsn: int, durable: int, chunks: Sequence[Buffer], size: int) -> list[Buffer]:
     """The parts of one record; `size` is `size_of(chunks)`."""
     fields = _FIELDS.pack(MAGIC, VERSION | BODY if body else VERSION, kind, size, lsn, durable, stamp.epoch)
@@ -82,8 +78,10 @@ def encode(stamp: Stamp, kind: int, body: bool, lsn: int, durable: int, chunks: 
     return [fields + _CRC.pack(crc32(fields, stamp.salt)), *chunks, _CRC.pack(checksum)]
 
 
-def join_small(parts: Iterable[Buffer]) -> list[Buffer]:
-    """The same bytes in fewer parts."""
+def join_small(parts: Sequence[Buffer], size: int) -> Sequence[Buffer]:
+    """The same bytes, `size` in all, in fewer parts."""
+    if size < JOIN_ALL_BYTES:
+        return (b"".join(parts),)
     joined: list[Buffer] = []
     small: list[Buffer] = []
     for part in parts:

@@ -49,7 +49,7 @@ def examine(directory: Directory, meta: Meta) -> History:
     names = directory.names()
     proven = _choose_checkpoint(directory, names, history)
     starts = _choose_segments(directory, names, meta, history)
-    if starts and starts[-1].first < meta.first or not starts and (meta.first or proven):
+    if (starts and starts[-1].first < meta.first) or (not starts and (meta.first or proven)):
         raise JournalCorrupt(directory.path, 0, meta.first, "the journal's last segment is missing")
     for start in starts:
         history.segments.append(_load(directory, start))
@@ -69,7 +69,7 @@ def replay(directory: Directory, node: bytes, history: History) -> Iterator[Entr
     for segment in history.segments:
         if segment.last > history.checkpoint_lsn:
             for record in read_segment(directory, node, segment):
-                if record.kind < OWN_KINDS:
+                if record.kind < OWN_KINDS and record.lsn > history.checkpoint_lsn:
                     yield Entry(record.lsn, record.kind, record.payload)
 
 

@@ -207,7 +207,7 @@ class SegmentFile:
         if end + size > self._allocated and not self._allocate(end + size):
             return False
         try:
-            write_all(self._directory, self._fd, join_small(parts), end)
+            write_all(self._directory, self._fd, join_small(parts, size), end)
         except OSError as failure:
             if failure.errno not in NO_ROOM:
                 raise
@@ -223,16 +223,23 @@ class SegmentFile:
         self._directory.sync(self._fd)
 
     def seal(self, kind: int) -> None:
-        """End the segment for good. Everything in it is synced already: END says so, and the disk might keep END alone."""
+        """End the segment for good. Everything in it is synced already: END says so, and the disk might keep END alone.
+
+        Without room for END it is left out: the records, or the next segment's first lsn, show the end as well.
+        """
         segment = self.segment
         end, index = segment.records_end, segment.encode_index()
         parts = encode(self.stamp, kind, False, segment.last, segment.last, [index], len(index))
         trailer = _TRAILER.pack(end, SEGMENT, crc32(_TRAILER.pack(end, SEGMENT, 0)))
-        write_all(self._directory, self._fd, [*parts, trailer], end)
-        segment.size = end + OVERHEAD_BYTES + len(index) + len(trailer)
+        try:
+            write_all(self._directory, self._fd, [*parts, trailer], end)
+            segment.size, segment.sealed_by = end + OVERHEAD_BYTES + len(index) + len(trailer), kind
+        except OSError as failure:
+            if failure.errno not in NO_ROOM:
+                raise
+            segment.size = end
         self._directory.truncate(self._fd, segment.size)
         self._directory.sync(self._fd)
-        segment.sealed_by = kind
 
     def is_in_place(self) -> bool:
         return self._directory.holds(self.segment.name, self._fd)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from time import monotonic
 
 from .checkpoint import KEPT, publish_checkpoint, withdraw
 from .directory import NO_ROOM, TEMPORARY, Directory
@@ -33,6 +34,7 @@ class Upkeep:
         self._spare_lock = Lock()  # the writer makes its own when none is ready
         self._thread = Thread(target=self._run, name="zmqkit-journal-upkeep", daemon=True)
         self._asked = False
+        self._retry_at = 0.0
         self.starved = False  # there was no room for the next segment, the last time we asked
 
     # -- from the caller's thread --------------------------------------------------------------------------------------
@@ -51,8 +53,8 @@ class Upkeep:
         self._thread.start()
 
     def prepare_spare(self) -> None:
-        """Ask for the next segment's room, ahead of need."""
-        if not self._asked:
+        """Ask for the next segment's room, ahead of need; on a full disk the thread asks again by itself."""
+        if not self._asked and not self.starved:
             self._asked = True
             self._jobs.put(self._make_spare)
 
@@ -96,8 +98,9 @@ class Upkeep:
             self._failstop.fail(cause)
 
     def _next(self) -> Callable[[], None] | None:
+        patience = max(0.0, self._retry_at - monotonic()) if self.starved else None
         try:
-            return self._jobs.get(timeout=RETRY_SECONDS if self.starved else None)
+            return self._jobs.get(timeout=patience)
         except Empty:
             return self._make_spare
 
@@ -128,6 +131,7 @@ class Upkeep:
         if error.errno not in NO_ROOM:
             raise error
         self.starved, self._asked = True, False
+        self._retry_at = monotonic() + RETRY_SECONDS
 
     def _publish(self, start: Start, items: Sequence[Item]) -> None:
         if self._checkpoints and self._checkpoints[-1][0] >= start.first:
@@ -146,3 +150,4 @@ class Upkeep:
         for name in names:
             with suppress(FileNotFoundError):
                 self.directory.unlink(name)
+                self._retry_at = 0.0  # there may be room now
