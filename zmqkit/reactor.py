@@ -25,7 +25,7 @@ from zmqkit.journal.log import Log
 from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Buffer
-from zmqkit.sockets import Context, Socket, Waker, close_dealer, doubt, open_dealer, open_router, readable
+from zmqkit.sockets import Context, Socket, Waker, close_dealer, doubt, open_dealer, open_router, readable, receive, send
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 SLEEP_SECONDS_MAX = 60.0
@@ -207,8 +207,8 @@ class Reactor:
         for _ in range(TURN_MESSAGES_MAX):
             if not readable(router):
                 return True
-            peer, *frames = router.recv_multipart(zmq.NOBLOCK)
-            host.machine.receive(peer, frames, moment) if frames else None
+            peer, *frames = receive(router)
+            host.machine.receive(peer, frames, moment)
         return False
 
     def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
@@ -220,7 +220,7 @@ class Reactor:
         if self._router is None:
             return "the peer is gone"
         try:
-            self._router.send_multipart([peer, *frames], zmq.NOBLOCK)
+            send(self._router, [peer, *frames])
         except zmq.Again:
             return "the peer does not read"
         except zmq.ZMQError as error:
@@ -240,7 +240,7 @@ class Reactor:
         for _ in range(TURN_MESSAGES_MAX):
             if not readable(port.socket):
                 break
-            machine.receive(port.socket.recv_multipart(zmq.NOBLOCK), moment)
+            machine.receive(receive(port.socket), moment)
         if port.monitor is not None and readable(port.monitor):
             reason = doubt(port.monitor)
             if reason is not None:
@@ -296,7 +296,7 @@ class Reactor:
         if port.socket is None:
             return True  # the link was just given up; the machine knows
         try:
-            port.socket.send_multipart(frames, zmq.NOBLOCK)
+            send(port.socket, frames)
         except zmq.Again:
             return False
         return True

@@ -7,19 +7,19 @@ at exit, and takes a frame of any size.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from zmqkit.errors import AddressInUse, Error
-from zmqkit.parcel import PARCEL_BYTES_MAX
+from zmqkit.parcel import Buffer
+from zmqkit.wire import FRAME_BYTES_MAX
 
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
-FRAME_BYTES_MAX = PARCEL_BYTES_MAX + 64 * 1024  # a larger frame ends the link: without a limit one header reserves gigabytes
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 IN_DOUBT = {
     zmq.EVENT_CLOSED: "connection refused",
@@ -33,7 +33,7 @@ IN_DOUBT = {
 
 def _set_common(socket: Socket) -> None:
     socket.sndhwm = socket.rcvhwm = HWM_MESSAGES
-    socket.maxmsgsize = FRAME_BYTES_MAX
+    socket.maxmsgsize = FRAME_BYTES_MAX  # a larger frame ends the link: without a limit one header reserves gigabytes
     # A half-open connection (cable, sleep, firewall) ends within 1.5 s; the kernel alone would take minutes.
     socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 500, 1500, 1500
     socket.handshake_ivl = 3000  # the default lets a mute stranger hold a descriptor for 30 s
@@ -58,7 +58,7 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
                 raise AddressInUse(endpoint) from None
             todo = "give an address of this machine, like tcp://127.0.0.1:5555"
             raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
-        bound.append(socket.last_endpoint.decode().rstrip("\0"))
+        bound.append(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
     return socket, bound
 
 
@@ -84,17 +84,40 @@ def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
     socket.close(linger=linger_ms)
 
 
+# pyzmq's flags are enums whose arithmetic in Python costs more than the call; its multipart helpers do it per frame.
+_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_FRAMES_MAX = 8  # of one message that are kept: no command has more, so what has is refused by its number
+
+
 def readable(socket: Socket) -> bool:
     """A whole message is there. Asking costs half of what being refused one costs."""
-    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+
+
+def receive(socket: Socket) -> list[bytes]:
+    """The next message's frames. Raises zmq.Again when there is none."""
+    frames = [socket.recv(_NOBLOCK)]
+    while socket.getsockopt(_RCVMORE):
+        frame = socket.recv(_NOBLOCK)
+        if len(frames) < _FRAMES_MAX:
+            frames.append(frame)
+    return frames
+
+
+def send(socket: Socket, frames: Sequence[Buffer]) -> None:
+    """One message, whole or not at all. Raises zmq.Again: the peer does not read; EHOSTUNREACH: it is gone."""
+    for frame in frames[:-1]:
+        socket.send(frame, _MORE)
+    socket.send(frames[-1], _NOBLOCK)
 
 
 def doubt(monitor: Socket) -> str | None:
     """Why this link is in doubt, if its monitor says so."""
     reason = None
     while readable(monitor):
-        event = recv_monitor_message(monitor, zmq.NOBLOCK)
-        reason = IN_DOUBT.get(event["event"], reason)
+        event = zmq.Event(recv_monitor_message(monitor, zmq.NOBLOCK)["event"])
+        reason = IN_DOUBT.get(event, reason)
     return reason
 
 
