@@ -54,7 +54,7 @@ class Publishing:
             self._refuse(client, command, stream, Code.DISK_FULL, "the node's disk is full: free some space there")
         elif not queue.has_room(parcel.count, len(parcel.body)) and not self._make_room(queue, parcel):
             text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
-            self._refuse(client, command, stream, Code.FULL, text)
+            self._refuse(client, command, stream, Code.WAIT if queue.policy.on_full == "block" else Code.FULL, text)
         else:
             queue.promise(parcel.count, len(parcel.body))
             self._merge(client, queue, stream, parcel)
