@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOOR = {
     "errors": 1,
-    **dict.fromkeys(("wire", "parcel", "codec", "records", "sockets", "security", "discovery", "journal"), 2),
+    **dict.fromkeys(("wire", "fields", "parcel", "codec", "records", "sockets", "security", "discovery", "journal"), 2),
     **dict.fromkeys(("machines", "gateways"), 3),
     **dict.fromkeys(("host", "reactor", "simulator"), 4),
     "handles": 5,

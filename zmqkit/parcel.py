@@ -21,8 +21,12 @@ Buffer = bytes | memoryview
 PARCEL_MESSAGES_MAX = 4096
 PARCEL_BYTES_MAX = 1024 * 1024  # of body; one message may fill it
 FULL_BYTES = 64 * 1024  # a batch of this size gains nothing from growing
+HEADERS_BYTES_MAX = 256 * 1024  # of columns, from a producer; a node has to unpack them, at up to 1 µs a byte if they are meant to hurt
+COLUMNS_BYTES_MAX = 1024 * 1024  # of columns in all: what the producer gave, and what the node adds for the consumer
+ITEMS_MAX = PARCEL_MESSAGES_MAX  # in one msgpack array or map: an array's announced length is memory taken before it is filled
 
-COLUMNS = ("headers", "error", "saved")
+# Name -> the type of a message's value, if it has one. The producer gives the first, the queue adds the others.
+COLUMNS: dict[str, type] = {"headers": dict, "error": str, "saved": bytes}
 
 _U32 = Struct("<I")
 
@@ -52,8 +56,8 @@ class Parcel:
         count = sum(parcel.count for parcel in parcels)
         return cls(count, b"".join([p.sizes for p in parcels]), b"".join([p.body for p in parcels]))
 
-    def check(self) -> None:
-        """Raises ValueError unless sizes, body and columns fit each other and the limits."""
+    def check(self, offered: bool = False) -> None:
+        """Raises ValueError unless sizes, body and columns fit each other and the limits. `offered`: by a producer."""
         if not 1 <= self.count <= PARCEL_MESSAGES_MAX or len(self.sizes) != 4 * self.count:
             raise ValueError(f"a batch of {self.count} messages with {len(self.sizes)} bytes of sizes")
         if len(self.body) > PARCEL_BYTES_MAX:
@@ -61,20 +65,31 @@ class Parcel:
         if sum(unpack(f"<{self.count}I", self.sizes)) != len(self.body):
             raise ValueError("sizes do not add up to the body")
         if self.columns is not None:
-            for name, values in self.unpack_columns().items():
-                if name not in COLUMNS or not isinstance(values, list) or len(values) != self.count:
-                    raise ValueError(f"column {name!r} does not fit {self.count} messages")
+            self._check_columns(self.columns, offered)
+
+    def _check_columns(self, columns: Buffer, offered: bool) -> None:
+        if len(columns) > (HEADERS_BYTES_MAX if offered else COLUMNS_BYTES_MAX):
+            raise ValueError(f"columns of {len(columns)} bytes")
+        for name, values in self.unpack_columns().items():
+            kind = COLUMNS.get(name)
+            if kind is None or (offered and name != "headers"):
+                raise ValueError(f"a column {name[:20]!r} from {'a producer' if offered else 'a node'}")
+            if type(values) is not list or len(values) != self.count:
+                raise ValueError(f"the {name} do not fit {self.count} messages")
+            if not all(value is None or type(value) is kind for value in values):
+                raise ValueError(f"{name} of a wrong type")
 
     def unpack_columns(self) -> dict[str, list[Any]]:
         if self.columns is None:
             return {}
-        columns = msgpack.unpackb(self.columns, strict_map_key=True, ext_hook=refuse_ext)
+        columns = unpack_checked(self.columns)
         if not isinstance(columns, dict):
             raise ValueError("columns are not a map")
         return columns
 
     def split(self, offset: int, count: int) -> Parcel:
         """Messages offset..offset+count as a parcel of their own."""
+        assert offset >= 0 and 1 <= count <= self.count - offset, "the messages to split off are in the parcel"
         if offset == 0 and count == self.count:
             return self
         sizes = memoryview(self.sizes)[4 * offset : 4 * (offset + count)]
@@ -126,3 +141,20 @@ class Parcel:
 def refuse_ext(code: int, data: bytes) -> Any:
     """msgpack's hook for extension types: none is ours, so none is accepted."""
     raise ValueError(f"msgpack extension type {code}")
+
+
+def unpack_checked(data: Buffer) -> Any:
+    """What a peer packed: no extension types, map keys are texts and each stands once, no array over ITEMS_MAX.
+
+    Raises what msgpack raises: ValueError, or its UnpackException.
+    """
+    return msgpack.unpackb(data, object_pairs_hook=_map, ext_hook=refuse_ext, max_ext_len=0, max_array_len=ITEMS_MAX, max_map_len=ITEMS_MAX)
+
+
+def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a map with the same key twice")
+    if found and set(map(type, found)) != {str}:
+        raise ValueError("a map whose keys are not all texts")
+    return found

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zmqkit.parcel import Buffer, Parcel, refuse_ext
+from zmqkit.parcel import PARCEL_MESSAGES_MAX, Buffer, Parcel, refuse_ext
 from zmqkit.wire import Slice
 
 Ranges = list[tuple[int, int]]  # (first, count)…; of a token: (offset, count)…
@@ -121,6 +121,12 @@ class Held(NamedTuple):
     revoked: bytes
 
 
+class Granted(NamedTuple):
+    """Checkpoint: the log before it knows no token above this one."""
+
+    token: int
+
+
 class Stream(NamedTuple):
     """Checkpoint: how far a producer's stream is."""
 
@@ -170,14 +176,35 @@ class Marks(NamedTuple):
     dead: dict[int, list[Any]]  # reason, at, history
 
 
-Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Stream | Backlog | Batch | Marks
+Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Granted | Stream | Backlog | Batch | Marks
 
 _KINDS: dict[type, int] = {
     Queue: 1, Put: 2, Lease: 3, Done: 4, Back: 5, Save: 6, Dead: 7, Redrive: 8, Drop: 9, Copy: 11,
-    Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24,
+    Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24, Granted: 25,
 }  # fmt: skip
 _TYPES = {kind: record for record, kind in _KINDS.items()}
 NAMES = {kind: record.__name__.lower() for kind, record in _TYPES.items()}
+_INT, _TEXT, _BYTES, _FLAG, _REAL, _MAP = (int,), (str,), (bytes,), (bool,), (float, int), (dict,)
+_RANGES, _LIST = (list, tuple), (list,)  # of pairs; of anything
+# The types of each record's fields; a parcel stands here as the size of its body.
+_FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
+    1: (_INT, _TEXT, _MAP, _FLAG, _FLAG),
+    2: (_INT, _BYTES, _INT, _INT, _INT, _INT, _REAL, _INT),
+    3: (_INT, _INT, _BYTES, _INT, _INT),
+    4: (_INT, _INT, _RANGES),
+    5: (_INT, _INT, _RANGES, _TEXT, _FLAG, _FLAG, _REAL, _TEXT),
+    6: (_INT, _INT, _INT, _BYTES),
+    7: (_INT, _INT, _RANGES, _TEXT, _REAL, _FLAG, _TEXT),
+    8: (_INT, _RANGES),
+    9: (_INT, _RANGES),
+    11: (_INT, _INT, _INT, _INT, _INT),
+    20: (_INT, _BYTES, _INT, _LIST, _REAL),
+    21: (_INT, _INT, _INT, _BYTES, _BYTES, _BYTES, _BYTES),
+    22: (_INT, _INT, _INT, _INT, _INT, _REAL, _BYTES, _BYTES, _BYTES, _BYTES, _BYTES),
+    23: (_INT, _MAP, _MAP, _MAP, _MAP, _MAP),
+    24: (_INT, _INT, _BYTES, _INT, _INT, _BYTES, _BYTES),
+    25: (_INT,),
+}
 _BODIES = frozenset((2, 11))
 _COUNT_FIELD = 3  # of both records that hold a parcel
 _LENGTH = Struct("<I")
@@ -201,29 +228,53 @@ def decode(kind: int, payload: Buffer) -> Record | None:
     record = _TYPES.get(kind)
     if record is None:
         return None
-    if kind not in _BODIES:
-        return record(*_unpack(payload))  # type: ignore[no-any-return]
-    fields, parcel = _split(payload)
-    return record(*fields, parcel)  # type: ignore[no-any-return]
+    fields, parcel = _split(payload) if kind in _BODIES else (_unpack(payload), None)
+    _check(kind, fields)
+    return record(*fields) if parcel is None else record(*fields[:-1], parcel)  # type: ignore[no-any-return]
 
 
 def parcel_of(payload: Buffer) -> Parcel:
-    """The parcel in the payload of a record that holds one."""
+    """The parcel in the payload of a record that holds one. Raises ValueError."""
     return _split(payload)[1]
 
 
 def _split(payload: Buffer) -> tuple[list[Any], Parcel]:
     view = memoryview(payload)
+    if len(view) < _LENGTH.size:
+        raise ValueError("a record without a header")
     start = _LENGTH.size + _LENGTH.unpack_from(view)[0]
-    *fields, body_bytes = _unpack(view[_LENGTH.size : start])
-    count = fields[_COUNT_FIELD]
+    fields = _unpack(view[_LENGTH.size : start])
+    if type(fields) is not list or len(fields) <= _COUNT_FIELD or not type(fields[_COUNT_FIELD]) is type(fields[-1]) is int:
+        raise ValueError("a record without the sizes of its body")
+    count, body_bytes = fields[_COUNT_FIELD], fields[-1]
     body = start + 4 * count
+    if not 1 <= count <= PARCEL_MESSAGES_MAX or not 0 <= body_bytes <= len(view) - body:
+        raise ValueError(f"a record of {count} messages and {body_bytes} bytes in {len(view)}")
     columns = view[body + body_bytes :]
     return fields, Parcel(count, view[start:body], view[body : body + body_bytes], columns if len(columns) else None)
 
 
+def _check(kind: int, fields: Any) -> None:
+    """The log's checksum vouches for the bytes; this tells a record of ours from one that a bug or a later version wrote."""
+    expected = _FIELDS[kind]
+    if type(fields) is not list or len(fields) != len(expected):
+        raise ValueError(f"a {NAMES[kind]} record with {len(fields) if isinstance(fields, list) else 'no'} fields, not {len(expected)}")
+    for value, types in zip(fields, expected, strict=True):
+        if type(value) not in types:
+            raise ValueError(f"a {NAMES[kind]} record with a {type(value).__name__} where {types[0].__name__} belongs")
+        if type(value) is int and value < 0:
+            raise ValueError(f"a {NAMES[kind]} record with {value}")
+    if _RANGES in expected:
+        for entry in fields[expected.index(_RANGES)]:
+            if type(entry) is not list or [*map(type, entry)] != [int, int] or not (entry[0] >= 0 < entry[1]):
+                raise ValueError(f"a {NAMES[kind]} record with a range that is none")
+
+
 def _unpack(data: Buffer) -> Any:
-    return msgpack.unpackb(data, strict_map_key=False, ext_hook=refuse_ext)
+    try:
+        return msgpack.unpackb(data, strict_map_key=False, ext_hook=refuse_ext, max_ext_len=0)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:  # TypeError: a map key that no map can have
+        raise ValueError(f"no record: {error}") from None
 
 
 def ranges_of(mask: int, start: int = 0) -> Ranges:

@@ -11,15 +11,15 @@ docs/wire.md is the specification.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from math import isfinite
 from struct import Struct, error as StructError
 from typing import Any, NamedTuple
 
 import msgpack
 
-from zmqkit.parcel import PARCEL_MESSAGES_MAX, Buffer, Parcel, refuse_ext
+from zmqkit.fields import SECONDS_MAX, Check, anything, blob, blob_up_to, flag, integer, list_of, map_of_anything, name, seconds, text
+from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Buffer, Parcel, unpack_checked
 
 VERSION = 1
 MAGIC = b"Z1"
@@ -29,6 +29,9 @@ ENTRIES_MAX = 512
 NAME_BYTES_MAX = 255
 TEXT_CHARS_MAX = 2000
 BLOB_BYTES_MAX = 64 * 1024
+ARGUMENTS_BYTES_MAX = 64 * 1024  # of an ASK: room for 4,096 numbers and every policy there is
+FRAME_BYTES_MAX = PARCEL_BYTES_MAX + 64 * 1024  # both sides' sockets refuse larger ones, so no encoder may make one
+VERSIONS_MAX = 16
 
 
 class Kind(IntEnum):
@@ -65,6 +68,7 @@ class Code(IntEnum):
     MAYBE_EXECUTED = 9
     MALFORMED = 10
     VERSION = 11
+    WAIT = 12  # full, and the queue's policy is that its producers wait: offer again under the same numbers
 
 
 class Verdict(IntEnum):
@@ -224,73 +228,42 @@ Command = (
     Hello | Welcome | NoSession | Put | Confirm | Refused | Ready | Echo | Lease | Done | Answer | Back | Save | Ask | Told | Bye
 )
 
-Check = Callable[[Any], bool]
-
-
-def _integer(low: int, high: int) -> Check:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _seconds(low: float = 0.0) -> Check:
-    return lambda value: type(value) in (int, float) and isfinite(value) and low <= value <= 1e10
-
-
-def _text(limit: int) -> Check:
-    return lambda value: type(value) is str and len(value) <= limit
-
-
-def _name(value: Any) -> bool:
-    return type(value) is str and 1 <= len(value.encode()) <= NAME_BYTES_MAX
-
-
-def _blob(*lengths: int) -> Check:
-    return lambda value: type(value) is bytes and len(value) in lengths
-
-
-def _list_of(check: Check) -> Check:
-    return lambda value: type(value) is list and all(map(check, value))
-
-
-def _flag(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _map(value: Any) -> bool:
-    return type(value) is dict
-
-
-def _anything(value: Any) -> bool:
-    return True
+_NAME = name(NAME_BYTES_MAX)
+_U32 = integer(0, 2**32 - 1)
+_U64 = integer(0, 2**64 - 1)
+_SEQ = integer(1, 2**63)
+_COUNT = integer(1, PARCEL_MESSAGES_MAX)
+_EPOCH = integer(0, 2**24 - 1)
+_DURATION = seconds()
 
 
 def _window(value: Any) -> bool:
-    return type(value) is list and len(value) >= 3 and _name(value[0]) and _U32(value[1]) and _seconds()(value[2])
+    return type(value) is list and len(value) >= 3 and _NAME(value[0]) and _U32(value[1]) and _DURATION(value[2])
 
 
-_U32 = _integer(0, 2**32 - 1)
-_U64 = _integer(0, 2**64 - 1)
-_SEQ = _integer(1, 2**63)
-_COUNT = _integer(1, PARCEL_MESSAGES_MAX)
-_EPOCH = _integer(0, 2**24 - 1)
-_DURATION = _seconds()
+def _limits(value: Any) -> bool:
+    """Limits that a client counts with are numbers; those it does not know may be anything."""
+    known = ("message_bytes", "window_batches", "window_bytes", "tokens")
+    return type(value) is dict and all(_U32(value[name]) and value[name] for name in known if name in value)
+
 
 # What the header of each kind must hold, in order.
 _HEADERS: dict[Kind, tuple[Check, ...]] = {
-    Kind.HELLO: (_list_of(_U32), _blob(16), _U32, _blob(0, 16), _EPOCH),
-    Kind.WELCOME: (_U32, _blob(16), _EPOCH, _DURATION, _DURATION, _map),
+    Kind.HELLO: (list_of(_U32, VERSIONS_MAX), blob(16), _U32, blob(0, 16), _EPOCH),
+    Kind.WELCOME: (_U32, blob(16), _EPOCH, _DURATION, _DURATION, _limits),
     Kind.NOSESSION: (),
-    Kind.PUT: (_name, _SEQ, _COUNT, _SEQ),
-    Kind.CONFIRM: (_name, _SEQ, _SEQ, _SEQ, _text(20)),
-    Kind.REFUSED: (_U32, _text(255), _U64, _U64, _U32, _DURATION, _text(TEXT_CHARS_MAX)),
-    Kind.READY: (_U32, _U64, _list_of(_window)),
-    Kind.ECHO: (_U32, _flag, _list_of(_U64)),
-    Kind.LEASE: (_name, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32),
-    Kind.DONE: (_flag,),
+    Kind.PUT: (_NAME, _SEQ, _COUNT, _SEQ),
+    Kind.CONFIRM: (_NAME, _SEQ, _SEQ, _SEQ, text(20)),
+    Kind.REFUSED: (_U32, text(NAME_BYTES_MAX), _U64, _U64, _U32, _DURATION, text(TEXT_CHARS_MAX)),
+    Kind.READY: (_U32, _U64, list_of(_window, HEADER_BYTES_MAX)),
+    Kind.ECHO: (_U32, flag, list_of(_U64, ENTRIES_MAX)),
+    Kind.LEASE: (_NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32),
+    Kind.DONE: (flag,),
     Kind.ANSWER: (),
-    Kind.BACK: (_U64, _U32, _COUNT, _integer(0, 4), _seconds(-1.0), _text(TEXT_CHARS_MAX)),
-    Kind.SAVE: (_U64, _U32, lambda value: type(value) is bytes and len(value) <= BLOB_BYTES_MAX),
-    Kind.ASK: (_SEQ, _SEQ, _text(40), _map),
-    Kind.TOLD: (_SEQ, _anything),
+    Kind.BACK: (_U64, _U32, _COUNT, integer(0, 4), seconds(-1.0), text(TEXT_CHARS_MAX)),
+    Kind.SAVE: (_U64, _U32, blob_up_to(BLOB_BYTES_MAX)),
+    Kind.ASK: (_SEQ, _SEQ, text(40), map_of_anything),
+    Kind.TOLD: (_SEQ, anything),
     Kind.BYE: (),
 }
 _KINDS: dict[type, Kind] = {
@@ -301,33 +274,38 @@ _KINDS: dict[type, Kind] = {
 _TYPES: dict[int, type] = {int(kind): command for command, kind in _KINDS.items()}
 _ENTRIES = {Kind.READY: Struct("<QIf"), Kind.DONE: Struct("<QII"), Kind.ANSWER: Struct("<QIIB")}
 _BATCHES = frozenset((Kind.PUT, Kind.LEASE))
-_LARGE = frozenset((Kind.ASK, Kind.TOLD, Kind.SAVE))  # their one argument may be larger than a header: it stands in a frame of its own
+# Their last field may be larger than a header: it stands in a frame of its own, of at most so many bytes.
+_LARGE = {Kind.ASK: ARGUMENTS_BYTES_MAX, Kind.TOLD: FRAME_BYTES_MAX, Kind.SAVE: BLOB_BYTES_MAX + 5}
 _HEAD = Struct("<2sBH")
 
 _pack = msgpack.Packer(use_bin_type=True).pack
 
 
 def encode(command: Command) -> list[Buffer]:
-    """The frames of one command. A `Slice` must have become a Parcel before."""
-    kind = _KINDS[type(command)]
+    """The frames of one command. A `Slice` must have become a Parcel before. Raises ValueError for what is over a limit."""
+    kind, fields = _KINDS[type(command)], list[Any](command)
     if kind in _BATCHES:
-        return _encode_batch(kind, command[:-1], command[-1])  # type: ignore[arg-type]
+        return _encode_batch(kind, fields[:-1], fields[-1])
     if kind in _LARGE:
-        header = _pack(list(command[:-1]))
-        return [_HEAD.pack(MAGIC, kind, len(header)) + header, _pack(command[-1])]
-    entries = _ENTRIES.get(kind)
-    header = _pack(list(command if entries is None else command[:-1]))
+        last = _pack(fields[-1])
+        if len(last) > _LARGE[kind]:
+            raise ValueError(f"{kind.name} of {len(last):,} bytes, the limit is {_LARGE[kind]:,}")
+        return [_frame(kind, fields[:-1]), last]
+    entry = _ENTRIES.get(kind)
+    if entry is None:
+        return [_frame(kind, fields)]
+    return [b"".join([_frame(kind, fields[:-1]), *[entry.pack(*values) for values in fields[-1]]])]
+
+
+def _frame(kind: Kind, fields: list[Any]) -> bytes:
+    header = _pack(fields)
     if len(header) > HEADER_BYTES_MAX:
         raise ValueError(f"a header of {len(header)} bytes in {kind.name}")
-    frame = _HEAD.pack(MAGIC, kind, len(header)) + header
-    if entries is not None:
-        frame += b"".join([entries.pack(*entry) for entry in command[-1]])
-    return [frame]
+    return _HEAD.pack(MAGIC, kind, len(header)) + header  # type: ignore[no-any-return]
 
 
-def _encode_batch(kind: Kind, fields: tuple[Any, ...], parcel: Parcel) -> list[Buffer]:
-    header = _pack(list(fields))
-    frame = _HEAD.pack(MAGIC, kind, len(header)) + header
+def _encode_batch(kind: Kind, fields: list[Any], parcel: Parcel) -> list[Buffer]:
+    frame = _frame(kind, fields)
     if parcel.columns is None and len(parcel.sizes) + len(parcel.body) <= INLINE_BYTES_MAX:
         return [b"".join((frame, parcel.sizes, parcel.body))]
     return [frame, *parcel.frames()]
@@ -352,37 +330,55 @@ def _decode(frames: Sequence[Buffer]) -> Command:
     kind, rest = Kind(number), frame[_HEAD.size + length :]
     if length > HEADER_BYTES_MAX or len(frame) < _HEAD.size + length:
         raise Malformed(f"{kind.name} with a header of {length} bytes")
-    fields = _unpack(frame[_HEAD.size : _HEAD.size + length])
+    fields = unpack_checked(frame[_HEAD.size : _HEAD.size + length])
+    if type(fields) is not list:
+        raise Malformed(f"{kind.name} with a header that is no array")
     if kind in _LARGE:
-        if len(frames) != 2:
-            raise Malformed(f"{kind.name} in {len(frames)} frames")
-        fields.insert(len(_HEADERS[kind]) - 1, _unpack(frames[1]))
-    checks = _HEADERS[kind]
-    if type(fields) is not list or len(fields) < len(checks):
-        raise Malformed(f"{kind.name} with fields missing")
-    for check, value in zip(checks, fields, strict=False):
-        if not check(value):
-            raise Malformed(f"{kind.name} with a wrong field: {repr(value)[:60]}")
-    del fields[len(checks) :]
+        fields[len(_HEADERS[kind]) - 1 :] = [_last_field(kind, frames)]
+    _check(kind, fields)
     if kind in _BATCHES:
-        fields.append(_batch(fields[3] if kind is Kind.LEASE else fields[2], rest, frames))
-    elif len(frames) != 1 and kind not in _LARGE:
-        raise Malformed(f"{kind.name} in {len(frames)} frames")
+        fields.append(_batch(kind, fields, rest, frames))
     elif kind in _ENTRIES:
         fields.append(_entries(kind, rest))
         if kind is Kind.READY:
             fields[2] = [Window(*window[:3]) for window in fields[2]]
             fields[3] = [Held(*held) for held in fields[3]]
+    elif len(rest):
+        raise Malformed(f"{kind.name} with {len(rest)} bytes behind its header")
+    if len(frames) != 1 and kind not in _LARGE and kind not in _BATCHES:
+        raise Malformed(f"{kind.name} in {len(frames)} frames")
     return command(*fields)  # type: ignore[no-any-return]
 
 
-def _unpack(data: Buffer) -> Any:
-    return msgpack.unpackb(data, strict_map_key=True, ext_hook=refuse_ext, max_ext_len=0)
+def _check(kind: Kind, fields: list[Any]) -> None:
+    """Every field that this version knows is there and right; those behind them are of a later one, and go."""
+    checks = _HEADERS[kind]
+    if len(fields) < len(checks):
+        raise Malformed(f"{kind.name} with fields missing")
+    del fields[len(checks) :]
+    for index, (check, value) in enumerate(zip(checks, fields, strict=True)):
+        if not check(value):
+            raise Malformed(f"{kind.name} with a wrong field {index}: a {type(value).__name__}")
+    if kind is Kind.PUT and fields[3] > fields[1]:
+        raise Malformed("PUT of numbers below its own base")
+    if kind is Kind.ASK and fields[1] > fields[0]:
+        raise Malformed("ASK of a number below its own base")
 
 
-def _batch(count: int, rest: memoryview, frames: Sequence[Buffer]) -> Parcel:
+def _last_field(kind: Kind, frames: Sequence[Buffer]) -> Any:
+    if len(frames) != 2:
+        raise Malformed(f"{kind.name} in {len(frames)} frames")
+    if len(frames[1]) > _LARGE[kind]:
+        raise Malformed(f"{kind.name} of {len(frames[1])} bytes")
+    return unpack_checked(frames[1])
+
+
+def _batch(kind: Kind, fields: list[Any], rest: memoryview, frames: Sequence[Buffer]) -> Parcel:
+    count = fields[3 if kind is Kind.LEASE else 2]
+    if len(frames) > 1 and len(rest):
+        raise Malformed(f"{kind.name} with a batch both inside and behind its first frame")
     parcel = Parcel.from_joined(count, rest) if len(frames) == 1 else Parcel.from_frames(count, frames[1:])
-    parcel.check()
+    parcel.check(offered=kind is Kind.PUT)
     return parcel
 
 
@@ -390,4 +386,9 @@ def _entries(kind: Kind, rest: memoryview) -> list[Any]:
     entry = _ENTRIES[kind]
     if len(rest) > ENTRIES_MAX * entry.size:
         raise Malformed(f"{kind.name} with more than {ENTRIES_MAX} entries")
-    return list(entry.iter_unpack(rest))
+    entries = list(entry.iter_unpack(rest))
+    if kind is Kind.READY and not all(0.0 <= seconds <= SECONDS_MAX for _, _, seconds in entries):
+        raise Malformed("READY that asks for a lease of no length there is")
+    if kind is Kind.ANSWER and any(verdict > max(Verdict) for _, _, _, verdict in entries):
+        raise Malformed("ANSWER with an unknown verdict")
+    return entries

@@ -1,0 +1,54 @@
+"""Fields: what one value of a header may be. A check is True for a value that is right; it never raises.
+
+Types are compared exactly: a bool is no integer here, and no text is bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+SECONDS_MAX = 1e10  # three centuries: no duration is longer, and none overflows a clock
+
+Check = Callable[[Any], bool]
+
+
+def integer(low: int, high: int) -> Check:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def seconds(low: float = 0.0) -> Check:
+    return lambda value: type(value) in (int, float) and isfinite(value) and low <= value <= SECONDS_MAX
+
+
+def text(chars_max: int) -> Check:
+    return lambda value: type(value) is str and len(value) <= chars_max
+
+
+def name(bytes_max: int) -> Check:
+    return lambda value: type(value) is str and 1 <= len(value.encode()) <= bytes_max
+
+
+def blob(*lengths: int) -> Check:
+    return lambda value: type(value) is bytes and len(value) in lengths
+
+
+def blob_up_to(bytes_max: int) -> Check:
+    return lambda value: type(value) is bytes and len(value) <= bytes_max
+
+
+def list_of(check: Check, items_max: int) -> Check:
+    return lambda value: type(value) is list and len(value) <= items_max and all(map(check, value))
+
+
+def flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def map_of_anything(value: Any) -> bool:
+    return type(value) is dict
+
+
+def anything(value: Any) -> bool:
+    return True
