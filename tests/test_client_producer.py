@@ -94,7 +94,7 @@ def test_a_refusal_of_another_than_the_base_batch_says_nothing() -> None:
     assert made.refused(refused(4), 0.0) is None and made.base == 1
 
 
-@pytest.mark.parametrize("answer", [refused(1, text="block: full"), refused(1, Code.STOPPING)])
+@pytest.mark.parametrize("answer", [refused(1, Code.WAIT), refused(1, Code.STOPPING)])
 def test_where_the_policy_is_to_wait_the_same_numbers_are_offered_again_after_retry_after(answer: Refused) -> None:
     made = stream(3, 1)
     puts(made)

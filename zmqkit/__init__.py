@@ -1,1 +1,53 @@
-"""zmqkit: acknowledgements, durable queues and late-joiner snapshots on ZeroMQ, as a library."""
+"""zmqkit: acknowledgements, durable queues and late-joiner snapshots on ZeroMQ, as a library.
+
+    with zmqkit.Node("tcp://127.0.0.1:5555", journal="data") as node:      # hosts queues in this process
+        node.queue("emails").put({"to": "ada@example.org"})                # returns when it is on disk
+
+    mq = zmqkit.connect("tcp://127.0.0.1:5555")                            # any other process
+    for d in mq.queue("emails").consume():
+        with d:                                                            # ack on success, nack with backoff on an exception
+            send(d.body)
+"""
+
+from zmqkit.errors import (
+    AddressInUse,
+    Closed,
+    DiskFull,
+    Error,
+    Forbidden,
+    JournalCorrupt,
+    JournalError,
+    JournalFailed,
+    JournalFormat,
+    JournalLocked,
+    MessageTooLarge,
+    NotSent,
+    NoWorker,
+    QueueFull,
+    QuotaExceeded,
+    RemoteError,
+    StaleLease,
+    Timeout,
+    Unencodable,
+    Unreachable,
+)
+from zmqkit.handles.admin import DeadLetter, DeadLetters, Peeked, QueueInfo
+from zmqkit.handles.client import Client, connect
+from zmqkit.handles.consumer import BatchConsumer, Consumer, Work
+from zmqkit.handles.delivery import Batch, Delivery, Reject, Retry, Snooze
+from zmqkit.handles.node import Node
+from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
+from zmqkit.handles.queue import Queue
+from zmqkit.machines.policy import Backoff, QueuePolicy
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Node", "connect", "Client", "Queue", "QueuePolicy", "Backoff",
+    "Receipt", "BatchReceipt", "PutFuture",
+    "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
+    "QueueInfo", "Peeked", "DeadLetter", "DeadLetters",
+    "Error", "Unreachable", "Timeout", "NotSent", "Closed", "AddressInUse", "MessageTooLarge", "Unencodable",
+    "QueueFull", "DiskFull", "QuotaExceeded", "Forbidden", "StaleLease", "NoWorker", "RemoteError",
+    "JournalError", "JournalLocked", "JournalCorrupt", "JournalFormat", "JournalFailed",
+]  # fmt: skip

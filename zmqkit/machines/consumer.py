@@ -70,7 +70,7 @@ class ConsumerState:
         self._settled += count
 
     def returned(self, count: int) -> None:
-        """Handed back or revoked, from what waited or from what was taken: no work was measured."""
+        """Handed back or revoked: no work was measured."""
         self.open -= count
 
     def report(self, handed: int, buffered: int, now: float) -> None:
@@ -101,10 +101,10 @@ class ConsumerState:
     def must_restate(self, clocked: bool) -> bool:
         """Is the window in the last READY worth correcting at once? `clocked`: no earlier READY is without its echo.
 
-        What somebody asked for is said at once. What "auto" wants is said once per echo, and only if it matters; that the node
-        may still send as much as before matters only when messages are on their way back.
+        What somebody asked for is said at once, and so is that nothing may come ahead any more: else what goes back would return
+        at once. What "auto" wants is said once per echo, and only if it matters.
         """
         window = self.window
-        if not self.autos or (window < self.stated and self.excess):
+        if not self.autos or not self.ahead:
             return window != self.stated
         return clocked and window - self.stated >= max(1, self.stated // 4)

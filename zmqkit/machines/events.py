@@ -53,7 +53,7 @@ class Judged(NamedTuple):
 
     lease: HeldLease
     offset: int
-    count: int
+    count: int  # type: ignore[assignment]  # of messages, not tuple.count
     verdict: Verdict
 
 

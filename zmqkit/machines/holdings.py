@@ -55,6 +55,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self.leases: dict[int, HeldLease] = {}
+        self.in_hand = 0  # leases with open messages
         self.seen = 0  # highest token received, on any link
         self._done: list[tuple[int, int, int]] = []  # ranges to say
         self._hurry = False
@@ -75,14 +76,14 @@ class Holdings:
     def granted(self, lease: Lease, renewed: float) -> HeldLease:
         held = self.leases[lease.token] = HeldLease(lease, renewed)
         self.seen = max(self.seen, lease.token)
+        self.in_hand += 1
         return held
 
     def done(self, lease: HeldLease, offset: int, count: int, wait: bool) -> int:
         """Settle what is still open of a range; says how many that were."""
-        mask = ((1 << count) - 1) << offset & lease.open
+        mask = self._close(lease, offset, count)
         if not mask:
             return 0
-        lease.open ^= mask
         lease.unanswered |= mask
         self._hurry |= wait
         if mask.bit_count() == count:
@@ -93,8 +94,7 @@ class Holdings:
 
     def back(self, lease: HeldLease, offset: int, count: int, kind: BackKind, delay: float, reason: str) -> int:
         """Hand back what is still open of a range; says how many that were."""
-        mask = ((1 << count) - 1) << offset & lease.open
-        lease.open ^= mask
+        mask = self._close(lease, offset, count)
         lease.returning |= mask
         for first, length in ranges_of(mask):
             self._words.append(Back(lease.token, first, length, kind, delay, reason))
@@ -102,10 +102,16 @@ class Holdings:
 
     def drop(self, lease: HeldLease, offset: int, count: int) -> int:
         """Forget messages of a lease that has ended; says how many were open."""
-        mask = ((1 << count) - 1) << offset & lease.open
-        lease.open ^= mask
+        mask = self._close(lease, offset, count)
         self._bury(lease)
         return mask.bit_count()
+
+    def _close(self, lease: HeldLease, offset: int, count: int) -> int:
+        """What was open in a range is so no longer; returns its mask."""
+        mask = ((1 << count) - 1) << offset & lease.open
+        lease.open ^= mask
+        self.in_hand -= bool(mask) and not lease.open
+        return mask
 
     def save(self, lease: HeldLease, offset: int, blob: bytes) -> None:
         self._words.append(Save(lease.token, offset, blob))

@@ -10,7 +10,7 @@ Rule 5 (R-A7)        A stop finishes what runs, awaits the answers, says BYE, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from math import inf
 from typing import Any
@@ -33,6 +33,11 @@ PATIENCE_SECONDS = 3.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
 BYE_SECONDS = 2.0  # for the node's goodbye
 WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit the header of one READY
+
+
+def windows_fit(queues: Iterable[str]) -> bool:
+    """Can one client consume from all of these?"""
+    return sum(len(queue.encode()) + 20 for queue in queues) <= WINDOWS_BYTES_MAX
 
 
 class Phase(Enum):
@@ -177,11 +182,9 @@ class ClientMachine:
         stream.offer(parcel, ticket)
 
     def consumer(self, queue: str) -> ConsumerState:
-        """The window of this client into that queue. Raises ValueError if no further queue fits a heartbeat."""
+        """The window of this client into that queue."""
         state = self.consumers.get(queue)
         if state is None:
-            if sum(len(name.encode()) + 20 for name in [*self.consumers, queue]) > WINDOWS_BYTES_MAX:
-                raise ValueError(f"one link cannot consume from more than these {len(self.consumers)} queues: open another client")
             state = self.consumers[queue] = ConsumerState(queue)
         return state
 
@@ -312,9 +315,8 @@ class ClientMachine:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
         held = self.holdings.granted(lease, self.beats.sending(lease.beat))
-        state = self.consumers.setdefault(lease.queue, ConsumerState(lease.queue))
-        state.granted(held.count)
-        if self.stopping or len(self.holdings.leases) > wire.ENTRIES_MAX:
+        self.consumer(lease.queue).granted(held.count)
+        if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX:
             return self.back(held, 0, held.count, BackKind.UNSTARTED)
         # R-Q4: after a long silence the node may have given up on us already. The echo of a beat that it has seen since tells.
         if self._now <= self.beats.proven + self._beat:

@@ -22,7 +22,7 @@ WINDOW_BATCHES = 64
 WINDOW_BYTES = 8 * 1024 * 1024
 PARTIAL_BATCHES = 2  # a batch that could still grow leaves only while fewer are under way: idle means at once, busy means big
 RETRY_SECONDS_MIN = 0.01
-BLOCK = "block"  # how a REFUSED begins its text when the queue's policy is to wait for room
+OFFER_AGAIN = (Code.STOPPING, Code.WAIT)  # refused for now: the node restarts, or the queue's policy is to wait for room
 
 
 class Flight:
@@ -94,7 +94,7 @@ class ProducerStream:
     def refused(self, refused: Refused, now: float) -> Rejected | None:
         if not self.flights or self.flights[0].first != refused.first:
             return None  # not about the base batch: it says nothing about ours
-        if refused.code == Code.STOPPING or (refused.code == Code.FULL and refused.text.startswith(BLOCK)):
+        if refused.code in OFFER_AGAIN:
             self._restart(now + max(RETRY_SECONDS_MIN, refused.retry_after))
             return None
         flight = self._pop()

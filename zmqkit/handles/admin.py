@@ -1,0 +1,107 @@
+"""Looking into queues: counts, messages in place, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zmqkit import codec
+from zmqkit.handles.durations import Duration, patience
+from zmqkit.handles.session import Session
+from zmqkit.machines.policy import QueuePolicy
+from zmqkit.parcel import Parcel
+
+Load = Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueInfo:
+    """A queue at one moment: messages by state, live consumers, bytes stored, seconds that the oldest message has waited."""
+
+    name: str
+    ready: int
+    leased: int
+    delayed: int
+    dead: int
+    consumers: int
+    bytes: int
+    oldest_age: float
+    paused: bool
+    policy: QueuePolicy
+
+    @classmethod
+    def from_wire(cls, result: dict[str, Any]) -> QueueInfo:
+        given = {name: result[name] for name in cls.__slots__}
+        return cls(**{**given, "policy": QueuePolicy.from_wire(result["policy"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """A message that nobody took for this. `body` is an `Undecodable` where the bytes are no body of the queue's type."""
+
+    seq: int
+    attempt: int
+    headers: dict[str, Any]
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up. `at`: Unix time. `history`: how its attempts ended, as far as it is known."""
+
+    seq: int
+    reason: str
+    attempts: int
+    at: float
+    history: list[str]
+    headers: dict[str, Any]
+    body: Any
+
+
+class DeadLetters:
+    """The dead letters of one queue: `q.dead`."""
+
+    def __init__(self, session: Session, queue: str, load: Load) -> None:
+        self._session, self._queue, self._load = session, queue, load
+
+    def list(self, n: int = 1000, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> list[DeadLetter]:
+        """The first `n`, or those of `seqs` that are there."""
+        wanted = None if seqs is None else [*seqs]
+        result = self._session.ask("dead_list", {"queue": self._queue, "count": n, "seqs": wanted}, patience(timeout))
+        rows = zip(result["rows"], _messages(result, self._load), strict=False)
+        return [
+            DeadLetter(seq, reason, attempts, at, [history] if isinstance(history, str) else [*history], headers, body)
+            for (seq, reason, attempts, at, history), (headers, body) in rows
+        ]
+
+    def redrive(self, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> int:
+        """Give all, or those, another life with all their attempts. Returns how many."""
+        return self._change("redrive", seqs, timeout)
+
+    def drop(self, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> int:
+        """Throw away all, or those. Returns how many."""
+        return self._change("drop", seqs, timeout)
+
+    def _change(self, verb: str, seqs: Sequence[int] | None, timeout: Duration | None) -> int:
+        wanted = None if seqs is None else [*seqs]
+        return int(self._session.ask(verb, {"queue": self._queue, "seqs": wanted}, patience(timeout))["count"])
+
+
+def peeked(result: dict[str, Any], load: Load) -> list[Peeked]:
+    rows = zip(result["rows"], _messages(result, load), strict=False)
+    return [Peeked(seq, attempt, headers, body) for (seq, attempt), (headers, body) in rows]
+
+
+def _messages(result: dict[str, Any], load: Load) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Headers and body of each message in an answer. A body that is none is given as the error it raises."""
+    for count, frames in result["parcels"]:
+        parcel = Parcel.from_frames(count, frames)
+        parcel.check()
+        headers = parcel.unpack_columns().get("headers") or [None] * count
+        for place, message in enumerate(parcel.messages()):
+            try:
+                body = codec.unpack(message)
+                yield headers[place] or {}, load(body) if load else body
+            except codec.Undecodable as error:
+                yield headers[place] or {}, error

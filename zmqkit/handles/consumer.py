@@ -1,0 +1,212 @@
+"""Loops over a queue: one delivery at a time, batches, or a pool of threads that calls a handler."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Generic, Literal, TypeVar
+
+from zmqkit.errors import Closed, StaleLease
+from zmqkit.handles.delivery import Batch, Delivery
+from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.inbox import Convert, Inbox
+from zmqkit.reactor import now
+
+T = TypeVar("T")
+Credit = int | Literal["auto"]
+OnStale = Callable[[StaleLease], Any]
+
+log = logging.getLogger("zmqkit.work")
+
+
+class Loop:
+    """What consumers have in common. Threads may share one; each message goes to one of them.
+
+    Ends by `stop` (what is in hand is finished, the rest goes back), by `idle` seconds without a message, or by being left.
+    """
+
+    def __init__(self, inbox: Inbox, convert: Convert, credit: Credit, lease: Duration | None, idle: Duration | None,
+                 on_stale: OnStale | None) -> None:  # fmt: skip
+        self.ended = False
+        self._inbox, self._convert, self._on_stale = inbox, convert, on_stale
+        self._credit = _checked(credit)
+        self.lease = 0.0 if lease is None else seconds(lease)
+        self._idle = None if idle is None else seconds(idle)
+        inbox.join(self)
+
+    @property
+    def credit(self) -> Credit:
+        """How many messages may be held unsettled, or "auto"."""
+        return self._credit
+
+    @credit.setter
+    def credit(self, credit: Credit) -> None:
+        self._credit = _checked(credit)
+        self._inbox.session.reactor.wake()
+
+    def stop(self) -> None:
+        """The loop ends before its next message. May be called from any thread and in a signal handler."""
+        self.ended = True
+        try:
+            self._inbox.consumers.remove(self)
+        except ValueError:
+            return  # it has ended already
+        self._inbox.nudge()
+
+    close = stop
+
+    def _wait(self, seen: int, since: float) -> bool:
+        """Until there may be something new. False: the loop ends."""
+        if self.ended:
+            return False
+        left = None if self._idle is None else since + self._idle - now()
+        if left is not None and left <= 0:
+            self.stop()
+            return False
+        self._inbox.wait(seen, left)
+        return True
+
+    def _raise_stale(self) -> None:
+        while self._inbox.stale:
+            error = self._inbox.stale.popleft()
+            if self._on_stale is None:
+                raise error
+            self._on_stale(error)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def __del__(self) -> None:
+        if not getattr(self, "ended", True):
+            self.stop()
+
+
+class Consumer(Loop, Generic[T]):
+    """`for d in q.consume():`"""
+
+    def __iter__(self) -> Consumer[T]:
+        return self
+
+    def __enter__(self) -> Consumer[T]:
+        return self
+
+    def __next__(self) -> Delivery[T]:
+        inbox = self._inbox
+        hand = inbox.front
+        # The usual case: a lease in front, its gate open, a plain body. All else goes the long way.
+        if hand is not None and not self.ended and not inbox.stale and self._convert is None and not hand.bad:
+            if now() < hand.lease.starts_until:
+                index = next(hand.cursor, -1)
+                if index >= 0:
+                    if index == hand.last and inbox.state.autos:
+                        inbox.session.reactor.wake()
+                    return Delivery(hand, index, hand.bodies[index])
+        return self._next()
+
+    def _next(self) -> Delivery[T]:
+        inbox, since = self._inbox, now()
+        while not self.ended:
+            inbox.session.admit()
+            self._raise_stale()
+            seen = inbox.news
+            found = inbox.take(Delivery, self._convert)
+            if found is not None:
+                return found
+            if not self._wait(seen, since):
+                break
+        raise StopIteration
+
+
+class BatchConsumer(Loop, Generic[T]):
+    """`for b in q.consume_many(512):` batches of at most so many messages, of what has arrived."""
+
+    def __init__(self, most: int, *arguments: Any) -> None:
+        if type(most) is not int or most < 1:
+            raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
+        self._most = most
+        super().__init__(*arguments)
+
+    def __iter__(self) -> BatchConsumer[T]:
+        return self
+
+    def __enter__(self) -> BatchConsumer[T]:
+        return self
+
+    def __next__(self) -> Batch[T]:
+        inbox, since = self._inbox, now()
+        while not self.ended:
+            inbox.session.admit()
+            self._raise_stale()
+            seen = inbox.news
+            parts, bodies = inbox.take_many(self._most, self._convert)
+            if parts:
+                return Batch(parts, bodies)
+            if not self._wait(seen, since):
+                break
+        raise StopIteration
+
+
+class Work(Generic[T]):
+    """A pool of threads that calls `handler(d)` for each delivery; a failure is logged and nacked."""
+
+    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Any], threads: int) -> None:
+        if type(threads) is not int or threads < 1:
+            raise ValueError(f"threads={threads!r}: give a whole number of at least 1")
+        self._consumer, self._handler = consumer, handler
+        self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Finish what runs, take nothing new. May be called in a signal handler."""
+        self._consumer.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Have all handlers ended within `timeout` seconds?"""
+        deadline = None if timeout is None else now() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - now()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                for d in self._consumer:
+                    with d:
+                        self._handler(d)
+                return
+            except Closed:
+                return
+            except StaleLease as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a handler failed; the message comes again")
+
+    def run_until_stopped(self) -> None:
+        """Wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            self.wait()
+            return
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if self._consumer.ended:
+                raise KeyboardInterrupt
+            log.info("stopping: what runs is finished, a second signal ends at once")
+            self.stop()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.wait()
+        finally:
+            self.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _checked(credit: Credit) -> Credit:
+    if credit != "auto" and (type(credit) is not int or credit < 1):
+        raise ValueError(f'credit={credit!r}: give a whole number of at least 1, or "auto"')
+    return credit

@@ -1,0 +1,24 @@
+"""Durations as users give them: seconds, or a timedelta."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from math import isfinite
+
+Duration = float | timedelta
+
+
+def seconds(duration: Duration) -> float:
+    """Raises ValueError for a negative or infinite one, TypeError for what is none."""
+    if isinstance(duration, timedelta):
+        duration = duration.total_seconds()
+    if isinstance(duration, bool) or not isinstance(duration, int | float):
+        raise TypeError(f"{duration!r} is no duration: give seconds or a timedelta")
+    if not isfinite(duration) or duration < 0:
+        raise ValueError(f"{duration!r} is no duration: give finite seconds from 0 on, or None where waiting for ever is meant")
+    return float(duration)
+
+
+def patience(timeout: Duration | None) -> float | None:
+    """A timeout: None waits for ever."""
+    return None if timeout is None else seconds(timeout)

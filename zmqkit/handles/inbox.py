@@ -1,0 +1,390 @@
+"""The receiving side of one queue: leases that wait to be taken, and what the application says of those it took.
+
+All consumers and gets of one client on one queue share an inbox. Taking a message is one step of a range iterator, which is
+atomic: no lock, and never twice. Words (acks and the like) go into a deque that the I/O thread empties, joined into ranges.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+from zmqkit import codec
+from zmqkit.errors import Closed, StaleLease, Timeout
+from zmqkit.handles.delivery import Delivery, Got, Settled
+from zmqkit.handles.hand import AckWait, Hand, Part, add_part
+from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.waiting import Reply
+from zmqkit.machines.consumer import ConsumerState
+from zmqkit.machines.holdings import HeldLease
+from zmqkit.reactor import now
+from zmqkit.records import ranges_of
+from zmqkit.wire import BackKind, Verdict
+
+if TYPE_CHECKING:
+    from zmqkit.handles.consumer import Loop
+
+Convert = Callable[[Any], Any] | None
+STALE_KEPT = 1000
+PROBE_SECONDS = 1.0  # `get(timeout=0)` waits so long at most for the node's "nothing there"
+
+
+class Inbox:
+    def __init__(self, session: Session, queue: str) -> None:
+        self.session, self.queue = session, queue
+        self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
+        self.changed = threading.Condition()
+        self.news = 0  # counts what a waiter might have waited for
+        self.consumers: list[Loop] = []  # loops that are running
+        self.words: deque[Any] = deque()  # deliveries to ack, or (method, *arguments)
+        self.stale: deque[StaleLease] = deque()  # refusals that nobody was told of
+        self.forgotten: deque[tuple[HeldLease, bool]] = deque()
+        self.front: Hand | None = None
+        self.waiting = 0  # messages that gets wait for
+        self.probes: dict[Reply, int | None] = {}  # gets that ask whether there is anything, and the beat before their question
+        self.nudged = False
+        self._hands: deque[Hand] = deque()  # behind `front`
+        self._taken_by_get = self._settled_by_get = 0  # written by takers, by the I/O thread
+        self._received = self._given_back = 0
+        self._ack_waits: list[AckWait] = []
+
+    # -- taking: any thread ---------------------------------------------------------------------------------------------
+
+    def take(self, kind: type[Delivery[Any]], convert: Convert) -> Delivery[Any] | None:
+        """The next delivery that may be started now; None if there is none."""
+        while True:
+            hand = self.front
+            if hand is None or now() >= hand.lease.starts_until or (index := next(hand.cursor, -1)) < 0:
+                if not self._advance(hand):
+                    return None
+                continue
+            if index == hand.last and self.state.autos:
+                self.session.reactor.wake()  # the window follows what was taken
+            try:
+                body = self._body(hand, index, convert)
+            except codec.Undecodable as error:
+                self.say(self.back, hand, index, 1, False, BackKind.REJECT, -1.0, str(error))
+                continue
+            if kind.by_get:
+                self.took_by_get(hand, 1)
+            return kind(hand, index, body)
+
+    def take_many(self, most: int, convert: Convert) -> tuple[list[Part], list[Any]]:
+        """Up to `most` messages that may be started now, as parts of leases, with their bodies."""
+        parts: list[Part] = []
+        bodies: list[Any] = []
+        while len(bodies) < most:
+            hand = self.front
+            indexes = list(islice(hand.cursor, most - len(bodies))) if hand is not None and now() < hand.lease.starts_until else []
+            if hand is None or not indexes:
+                if not self._advance(hand):
+                    break
+                continue
+            if convert is None and not hand.bad:
+                parts.append((hand, indexes[0], len(indexes)))
+                bodies += hand.bodies[indexes[0] : indexes[-1] + 1]
+                continue
+            for index in indexes:
+                try:
+                    bodies.append(self._body(hand, index, convert))
+                except codec.Undecodable as error:
+                    self.say(self.back, hand, index, 1, False, BackKind.REJECT, -1.0, str(error))
+                else:
+                    add_part(parts, hand, index)
+        if parts and self.state.autos:
+            self.session.reactor.wake()
+        return parts, bodies
+
+    @staticmethod
+    def _body(hand: Hand, index: int, convert: Convert) -> Any:
+        if index in hand.bad:
+            raise codec.Undecodable(hand.bad[index])
+        return convert(hand.bodies[index]) if convert else hand.bodies[index]
+
+    def _advance(self, seen: Hand | None) -> bool:
+        """`seen` gave nothing: put the next lease in front. False: there is nothing to take now."""
+        with self.changed:
+            if self.front is not seen:
+                return True  # another thread was faster
+            if seen is not None and not seen.lease.revoked and length_hint(seen.cursor):
+                return False  # the gate is shut
+            self.front = self._hands.popleft() if self._hands else None
+            if self.front is None:
+                return False
+            self.front.open_up()
+            return True
+
+    def took_by_get(self, hand: Hand, count: int) -> None:
+        with self.changed:
+            self._taken_by_get += count
+            hand.got = True
+
+    def wait(self, seen: int, timeout: float | None) -> None:
+        """Until there is news after `seen`, or for `timeout`."""
+        if self.words:
+            self.session.reactor.wake()  # room for the next one is made by what was settled
+        with self.changed:
+            if self.news == seen and self.session.error is None:
+                self.changed.wait(timeout)
+
+    def get(self, timeout: float | None, convert: Convert) -> Delivery[Any] | None:
+        """One message within `timeout`; with 0, one that is there now."""
+        for _ in self._tries(1, timeout, probe=timeout == 0):
+            found = self.take(Got, convert)
+            if found is not None:
+                return found
+        return None
+
+    def get_many(self, most: int, timeout: float | None, convert: Convert) -> tuple[list[Part], list[Any]]:
+        """What is there, up to `most`; if nothing is, what comes first within `timeout`."""
+        parts: list[Part] = []
+        bodies: list[Any] = []
+        try:
+            for asked in self._tries(most, timeout, probe=True):
+                more_parts, more_bodies = self.take_many(most - len(bodies), convert)
+                parts, bodies = parts + more_parts, bodies + more_bodies
+                for hand, _, count in more_parts:
+                    self.took_by_get(hand, count)
+                if bodies and (asked or len(bodies) == most):
+                    break
+        except BaseException:
+            for part in parts:
+                self.say(self.back, *part, True, BackKind.UNSTARTED, -1.0, "")
+            raise
+        return parts, bodies
+
+    def _tries(self, count: int, timeout: float | None, probe: bool) -> Iterator[bool]:
+        """Moments to look, until `timeout`. With `probe` the node is asked what it has now: True once it has answered."""
+        session = self.session
+        session.admit()
+        if self.stale:
+            raise self.stale.popleft()
+        seen = self.news
+        yield not session.is_up
+        deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
+        question = Reply()
+        with self.changed:
+            self.waiting += count
+            if probe:
+                self.probes[question] = None
+        session.reactor.wake()
+        try:
+            while (deadline is None or now() < deadline) and not (timeout == 0 and (question.given or not session.is_up)):
+                self.wait(seen, None if deadline is None else max(0.0, deadline - now()))
+                session.admit()
+                seen = self.news
+                yield question.given
+            yield True
+        finally:
+            with self.changed:
+                self.waiting -= count
+                self.probes.pop(question, None)
+            session.reactor.wake()
+
+    def join(self, consumer: Loop) -> None:
+        self.consumers.append(consumer)
+        self.session.reactor.wake()
+
+    def nudge(self) -> None:
+        """Let every waiter look again. Takes no lock: a signal handler may call it."""
+        self.nudged = True
+        self.session.reactor.wake()
+
+    # -- words: any thread ----------------------------------------------------------------------------------------------
+
+    def say(self, method: Callable[..., None], *arguments: Any) -> None:
+        """Run `method(*arguments)` on the I/O thread, in order with the acks."""
+        if self.session.error is not None:
+            raise fresh(self.session.error)
+        self.words.append((method, *arguments))
+        if not self.session.hot:
+            self.session.heat()
+
+    def ack_and_wait(self, parts: list[Part], by_get: bool, timeout: float | None) -> Settled:
+        """True or "unknown". Raises StaleLease, Timeout."""
+        wait = AckWait(parts)
+        for part in parts:
+            self.say(self.done, *part, by_get, True, wait)
+        self.session.reactor.wake()
+        if not wait.reply.wait(timeout):
+            raise Timeout(f"no answer to the ack within {timeout:g} s: {self.session.why()}; it goes on", maybe_executed=True)
+        verdict = wait.reply.value
+        if isinstance(verdict, Exception):
+            raise fresh(verdict)
+        if verdict == Verdict.STALE:
+            raise StaleLease(f"the lease of messages in {self.queue} had ended: they are not settled by this ack")
+        return "unknown" if verdict == Verdict.SETTLED else True
+
+    # -- the I/O thread: words --------------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Acks that follow one another become one range."""
+        words, done = self.words, self.done
+        hand: Hand | None = None
+        first = end = 0
+        by_get = False
+        for _ in range(len(words)):
+            word = words.popleft()
+            if word.__class__ is tuple:
+                if hand is not None:
+                    done(hand, first, end - first, by_get)
+                    hand = None
+                word[0](*word[1:])
+            elif word._hand is hand and word._index == end and word.by_get is by_get:
+                end += 1
+            else:
+                if hand is not None:
+                    done(hand, first, end - first, by_get)
+                hand, first, by_get = word._hand, word._index, word.by_get
+                end = first + 1
+        if hand is not None:
+            done(hand, first, end - first, by_get)
+
+    def done(self, hand: Hand, first: int, count: int, by_get: bool, wait: bool = False, waiter: AckWait | None = None) -> None:
+        lease = hand.lease
+        self._settled_by_get += count if by_get else 0
+        if waiter is not None:
+            lease.watched = True
+            self._ack_waits.append(waiter) if waiter not in self._ack_waits else None
+        if lease.revoked:
+            self.session.machine.drop(lease, first, count)
+            self.judged(lease, first, count, Verdict.STALE)
+        else:
+            self.session.machine.done(lease, first, count, wait)
+
+    def back(self, hand: Hand, first: int, count: int, by_get: bool, kind: BackKind, delay: float, reason: str) -> None:
+        self._settled_by_get += count if by_get else 0
+        machine = self.session.machine
+        if hand.lease.revoked:
+            machine.drop(hand.lease, first, count)
+        else:
+            machine.back(hand.lease, first, count, kind, delay, reason)
+
+    def drop(self, hand: Hand, first: int, count: int, by_get: bool) -> None:
+        self._settled_by_get += count if by_get else 0
+        self.session.machine.drop(hand.lease, first, count)
+
+    def save(self, hand: Hand, index: int, blob: bytes) -> None:
+        if not hand.lease.revoked:
+            self.session.machine.holdings.save(hand.lease, index, blob)
+
+    # -- the I/O thread: turns ----------------------------------------------------------------------------------------------
+
+    def pump(self, moment: float) -> bool:
+        """Collect words, say what the application has taken, give back what nobody wants. True: there were words."""
+        self.session.machine.consumers.setdefault(self.queue, self.state)
+        collected = bool(self.words)
+        if collected:
+            self._collect()
+        if self.forgotten:
+            self._give_back_forgotten()
+        state, consumers = self.state, list(self.consumers)
+        if not self.session.machine.stopping:
+            state.fixed = sum(consumer.credit for consumer in consumers if consumer.credit != "auto")
+            state.autos = sum(consumer.credit == "auto" for consumer in consumers)
+            state.waiting = self.waiting
+            state.lease = max((consumer.lease for consumer in consumers), default=0.0)
+        state.got = self._taken_by_get - self._settled_by_get
+        buffered = sum(length_hint(hand.cursor) for hand in self._all_hands())
+        state.report(self._received - self._given_back - buffered, buffered, moment)
+        if state.excess:
+            self._give_back(state.excess)
+        for probe, beat in list(self.probes.items()):
+            if beat is None:
+                self.session.machine.hurry()
+                self.probes[probe] = self.session.machine.beats.number
+        if self.nudged:
+            self.nudged = False
+            self._tell(None)
+        return collected
+
+    def _all_hands(self) -> list[Hand]:
+        front = self.front
+        return [*([front] if front is not None else []), *self._hands]
+
+    def _give_back(self, count: int) -> None:
+        """The last `count` of what waits goes back, uncounted."""
+        with self.changed:
+            for hand in reversed(self._all_hands()):
+                rest = list(hand.cursor)  # atomic: from here on nobody else takes one of them
+                kept = max(0, len(rest) - count)
+                if kept:
+                    hand.last = rest[kept - 1]
+                    hand.cursor = iter(range(rest[0], rest[0] + kept))
+                gone = len(rest) - kept
+                if gone:
+                    self._given_back += gone
+                    self.state.buffered -= gone
+                    self.session.machine.back(hand.lease, rest[kept], gone, BackKind.UNSTARTED)
+                count -= gone
+                if count <= 0:
+                    break
+            self._hands = deque(hand for hand in self._hands if length_hint(hand.cursor))
+
+    def _give_back_forgotten(self) -> None:
+        machine = self.session.machine
+        for _ in range(len(self.forgotten)):
+            lease, got = self.forgotten.popleft()
+            for first, count in ranges_of(lease.open):
+                self._settled_by_get += min(count, self._taken_by_get - self._settled_by_get) if got else 0
+                if lease.revoked:
+                    machine.drop(lease, first, count)
+                elif got or self.consumers:
+                    machine.back(lease, first, count, BackKind.NACK, -1.0, "dropped without ack, nack or reject")
+                else:  # the loop was left with it in hand
+                    machine.back(lease, first, count, BackKind.UNSTARTED)
+
+    def _tell(self, count: int | None) -> None:
+        """There is something for `count` waiters (None: for all) to look at."""
+        with self.changed:
+            self.news += 1
+            self.changed.notify_all() if count is None else self.changed.notify(count)
+
+    # -- the I/O thread: events ---------------------------------------------------------------------------------------------
+
+    def granted(self, lease: HeldLease) -> None:
+        with self.changed:
+            self._hands.append(Hand(self, lease))
+            self._received += lease.count
+            self.news += 1
+            self.changed.notify(lease.count)
+
+    def revoked(self, lease: HeldLease) -> None:
+        """What waits of it is dropped. What runs is told when it wants to settle."""
+        with self.changed:
+            for hand in self._all_hands():
+                if hand.lease is lease:
+                    rest = list(hand.cursor)
+                    self._given_back += len(rest)
+                    if rest:
+                        self.session.machine.drop(lease, rest[0], len(rest))
+            self._hands = deque(hand for hand in self._hands if hand.lease is not lease)
+
+    def judged(self, lease: HeldLease, first: int, count: int, verdict: Verdict) -> None:
+        mask = ((1 << count) - 1) << first
+        waits = [wait for wait in self._ack_waits if wait.left.get(lease.token, 0) & mask]
+        for wait in waits:
+            wait.judged(lease.token, mask, verdict)
+        self._ack_waits = [wait for wait in self._ack_waits if any(wait.left.values())]
+        if verdict == Verdict.STALE and not waits and len(self.stale) < STALE_KEPT:
+            seqs = f"{lease.qseq + first}" + (f" to {lease.qseq + first + count - 1}" if count > 1 else "")
+            self.stale.append(StaleLease(f"the lease of message {seqs} in {self.queue} had ended: not settled by that ack"))
+            self._tell(None)
+
+    def echoed(self, beat: int) -> None:
+        for probe in [probe for probe, before in list(self.probes.items()) if before is not None and beat > before]:
+            self.probes.pop(probe, None)
+            probe.set(None)
+        self._tell(None)
+
+    def fail(self) -> None:
+        error = self.session.error or Closed("closed")
+        for wait in self._ack_waits:
+            wait.reply.set(Timeout("closed before the ack was answered", maybe_executed=True) if isinstance(error, Closed) else error)
+        for probe in list(self.probes):
+            probe.set(None)
+        self._tell(None)

@@ -1,0 +1,87 @@
+"""Node: hosts queues in this process, and does all that a Client does, without a socket between."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable
+from itertools import count
+
+from zmqkit.errors import JournalLocked
+from zmqkit.handles.client import Peer
+from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.session import Session
+from zmqkit.journal import Journal, Log, MemoryLog
+from zmqkit.machines.node import NodeMachine
+from zmqkit.reactor import Reactor
+
+START_SECONDS = 10.0
+NUMBER = "{n}"
+
+
+class Node(Peer):
+    """Hosts queues at the given endpoints (none: only for this process) from the moment it is made until `close`.
+
+    journal     directory that keeps the messages; None keeps nothing, and every receipt says so; "data/{n}" takes the first
+                number whose directory no other node holds
+    durability  "disk" (a confirm waits for the disk) or "os" (survives kill -9, not a power cut); without a journal "memory"
+    name        for people; the host's name if None
+
+    Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
+    """
+
+    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None) -> None:
+        self.name = name or socket.gethostname()
+        log = _open(journal, durability)
+        self._reactor = Reactor("zmqkit-node")
+        self._session = Session(self._reactor, None)
+        machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
+        try:
+            self.endpoints: list[str] = self._reactor.host(machine, log, list(endpoints))
+        except BaseException:
+            log.close()
+            self._reactor.close(0.0)
+            raise
+        self._session.begin()
+        try:
+            self._session.wait_up(START_SECONDS)
+        except BaseException:
+            self._close(0.0)
+            raise
+
+    @property
+    def endpoint(self) -> str:
+        """The first real one, with the port that was taken where 0 was asked for; "" if there is none."""
+        return self.endpoints[0] if self.endpoints else ""
+
+    def close(self, timeout: Duration = 5.0) -> None:
+        """Stop serving: confirm what was taken, seal the journal. Connected clients keep their leases for their grace.
+
+        Raises the first failure that nobody was told of.
+        """
+        self._close(seconds(timeout))
+        self._session.raise_unseen()
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} at {', '.join(self.endpoints) or 'this process'}>"
+
+
+def _open(journal: str | None, durability: str | None) -> Log:
+    if journal is None:
+        if durability not in (None, "memory"):
+            raise ValueError(f'durability={durability!r} needs a journal: give journal="directory"')
+        return MemoryLog()
+    if durability == "memory":
+        raise ValueError('durability="memory" keeps nothing: give journal=None')
+    make: Callable[[str], Log] = lambda path: Journal(path, durability or "disk")  # noqa: E731
+    if NUMBER not in journal:
+        return make(journal)
+    for number in count():
+        try:
+            return make(journal.replace(NUMBER, str(number)))
+        except JournalLocked:
+            continue
+    raise AssertionError("count() never ends")

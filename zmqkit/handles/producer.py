@@ -1,0 +1,279 @@
+"""The sending side of one queue: open batch, full batches, and who waits for room.
+
+`put` appends to the open batch. The I/O thread takes a full one as soon as the window has room, and the open one while
+fewer than two batches are under way: idle means batches of one at once, busy means big ones, and no timer is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from zmqkit.codec import packer, unencodable
+from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable
+from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, header_bytes
+from zmqkit.handles.session import Session, fresh
+from zmqkit.machines.link import ClientMachine
+from zmqkit.parcel import FULL_BYTES, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
+
+READY_BATCHES_MAX = 64  # full ones that wait in this process; more makes putters wait
+CHUNK_MESSAGES = 64  # the first guess of put_many at what fills a batch
+
+Headers = dict[str, Any]
+Dump = Callable[[Any], Any] | None
+Span = tuple[Ticket, int, int]  # place and count of messages in a ticket
+
+
+class Producer:
+    def __init__(self, session: Session, queue: str) -> None:
+        self._session, self._queue = session, queue
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._pack = packer()
+        self._open: Ticket | None = None
+        self._ready: deque[Ticket] = deque()  # full, in order
+        self.newest: Ticket | None = None  # settles last: batches of a stream settle in order
+        self._handed: deque[Ticket] = deque()  # to the machine, perhaps settled
+
+    # -- any thread ---------------------------------------------------------------------------------------------------
+
+    def put_soon(self, body: Any, headers: Headers | None, timeout: float | None) -> PutFuture:
+        session = self._session
+        if session.halted:
+            session.admit()
+        with self._lock:
+            try:
+                message = self._pack(body)
+            except Exception as error:
+                raise unencodable(body, error) from None
+            ticket = self._open
+            if ticket is None or headers is not None or ticket.bytes + len(message) >= FULL_BYTES:
+                return self._put_slowly(message, headers, timeout)
+            messages = ticket.messages
+            place = len(messages)
+            messages.append(message)
+            ticket.bytes += len(message)
+            if place == PARCEL_MESSAGES_MAX - 1:
+                self._close_open()
+                session.reactor.wake()
+        return PutFuture(ticket, place)
+
+    def _put_slowly(self, message: bytes, headers: Headers | None, timeout: float | None) -> PutFuture:
+        """A batch begins or ends with this message, or it has headers. With the lock held."""
+        size = len(message) + (self._check_headers(headers) if headers else 0)
+        if size > self._session.message_bytes:
+            raise MessageTooLarge(size, self._session.message_bytes)
+        ticket = self._open
+        if ticket is not None and ticket.bytes + size > PARCEL_BYTES_MAX:
+            self._close_open()
+            ticket = None
+        if ticket is None:
+            ticket = self._new_ticket(timeout)
+        place = len(ticket.messages)
+        ticket.messages.append(message)
+        ticket.bytes += size
+        if headers or ticket.headers is not None:
+            ticket.headers = ticket.headers or []
+            ticket.headers.extend([None] * (place - len(ticket.headers)))
+            ticket.headers.append(headers or None)
+        if ticket.bytes >= FULL_BYTES or place == PARCEL_MESSAGES_MAX - 1:
+            self._close_open()
+        self._session.reactor.wake()
+        return PutFuture(ticket, place)
+
+    def _check_headers(self, headers: Headers) -> int:
+        try:
+            return header_bytes(headers)
+        except Exception as error:
+            raise Unencodable(f"cannot send headers {headers!r:.60}: {error}") from None
+
+    def _new_ticket(self, timeout: float | None) -> Ticket:
+        """An open one, once there is room. With the lock held. Raises NotSent."""
+        if not self._room.wait_for(lambda: len(self._ready) < READY_BATCHES_MAX or self._session.error, timeout):
+            raise NotSent(f"{len(self._ready)} batches wait to be sent, and none left within {timeout:g} s: {self._session.why()}")
+        if self._session.error is not None:
+            self._session.admit()
+        if self._open is None:  # else another thread was faster
+            self._open = self.newest = Ticket(self._lock, self._session.callbacks.run)
+        return self._open
+
+    def _close_open(self) -> None:
+        ticket = self._open
+        if ticket is not None:
+            if ticket.headers is not None:
+                ticket.headers.extend([None] * (len(ticket.messages) - len(ticket.headers)))
+            self._ready.append(ticket)
+            self._open = None
+
+    # -- many -----------------------------------------------------------------------------------------------------------
+
+    def put_many(self, bodies: Iterable[Any], dump: Dump, timeout: float | None) -> BatchReceipt:
+        """`timeout`: seconds without any progress. Raises with `confirmed` set: so many of the first messages are stored."""
+        self._session.admit()
+        spans: deque[Span] = deque()
+        done = Progress()
+        pack, source, wanted, sent = packer(), iter(bodies), CHUNK_MESSAGES, 0
+        try:
+            while raw := list(islice(source, wanted)):
+                chunk, size = self._encode(raw, dump, pack, sent)
+                sent += len(chunk)
+                for part in _parts(chunk, size):
+                    spans.append(self._append(part, timeout))
+                while spans and spans[0][0].done:
+                    done.add(spans.popleft())
+                wanted = max(1, min(PARCEL_MESSAGES_MAX, FULL_BYTES * len(chunk) // size + 1))
+            while spans:
+                self._await(spans[0][0], timeout)
+                done.add(spans.popleft())
+        except Error as error:
+            self._settle_rest(spans, done, 0 if isinstance(error, Timeout) else timeout)
+            error.confirmed = done.count  # type: ignore[attr-defined]
+            raise
+        return done.receipt(self._session.node)
+
+    def _encode(self, raw: list[Any], dump: Dump, pack: Callable[[Any], bytes], sent: int) -> tuple[list[bytes], int]:
+        """The bodies as messages, and their bytes. Raises Unencodable or MessageTooLarge; `sent` were encoded before these."""
+        try:
+            chunk = list(map(pack, map(dump, raw) if dump else raw))
+        except Exception:
+            for place, body in enumerate(raw):
+                try:
+                    pack(dump(body) if dump else body)
+                except Exception as error:
+                    raise Unencodable(f"message {sent + place}: {unencodable(body, error)}") from None
+            raise
+        size = sum(map(len, chunk))
+        if size > self._session.message_bytes and (largest := max(map(len, chunk))) > self._session.message_bytes:
+            raise MessageTooLarge(largest, self._session.message_bytes)
+        return chunk, size
+
+    def _append(self, chunk: list[bytes], timeout: float | None) -> Span:
+        """Into the open batch where they fit, else into a new one."""
+        size = sum(map(len, chunk))
+        with self._lock:
+            ticket = self._open
+            if ticket is not None and (ticket.bytes + size > 2 * FULL_BYTES or len(ticket.messages) + len(chunk) > PARCEL_MESSAGES_MAX):
+                self._close_open()
+                ticket = None
+            while ticket is None or len(ticket.messages) + len(chunk) > PARCEL_MESSAGES_MAX:
+                self._close_open()
+                ticket = self._new_ticket(timeout)
+            place = len(ticket.messages)
+            ticket.messages.extend(chunk)
+            ticket.bytes += size
+            if ticket.bytes >= FULL_BYTES:
+                self._close_open()
+        self._session.reactor.wake()
+        return ticket, place, len(chunk)
+
+    def _await(self, ticket: Ticket, timeout: float | None) -> None:
+        """Until it is settled. Any batch that is stored meanwhile counts as progress."""
+        stored = self._session.stored
+        while not ticket.wait(timeout):
+            if stored == self._session.stored:
+                raise Timeout(f"no confirm within {timeout:g} s: {self._session.why()}", maybe_executed=True)
+            stored = self._session.stored
+
+    @staticmethod
+    def _settle_rest(spans: deque[Span], done: Progress, timeout: float | None) -> None:
+        """After a failure: take back what has not left, and see how much was stored before the first failure."""
+        kept = [span for span in spans if not all([span[0].withdraw(place) for place in range(span[1], span[1] + span[2])])]
+        for span in kept:
+            if not done.whole or not span[0].wait(timeout):
+                return
+            done.add(span, strict=False)
+
+    # -- the I/O thread -------------------------------------------------------------------------------------------------
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._ready) or self._open is not None
+
+    def pump(self, machine: ClientMachine) -> None:
+        """Hand over what the window has room for."""
+        if not self._ready and self._open is None:
+            return
+        queue, empty = self._queue, []
+        with self._lock:
+            while self._ready and machine.has_room(queue, full=True):
+                empty += self._hand_over(machine, self._ready.popleft())
+            if self._open is not None and not self._ready and machine.has_room(queue, full=False):
+                self._close_open()
+                empty += self._hand_over(machine, self._ready.popleft())
+            if len(self._ready) < READY_BATCHES_MAX:
+                self._room.notify_all()
+        for ticket in empty:
+            ticket.seen = True
+            ticket.settle(lambda: NotSent("the put was withdrawn"))
+
+    def _hand_over(self, machine: ClientMachine, ticket: Ticket) -> list[Ticket]:
+        """Returns the ticket if nothing is left in it to send."""
+        parcel = ticket.seal()
+        if parcel is None:
+            return [ticket]
+        while self._handed and self._handed[0].done:
+            self._handed.popleft()
+        self._handed.append(ticket)
+        machine.put(self._queue, parcel, ticket)
+        return []
+
+    def fail(self, error: Exception) -> None:
+        """Nothing will be confirmed any more."""
+        with self._lock:
+            tickets = [*self._handed, *self._ready, *([self._open] if self._open else [])]
+            self._ready.clear()
+            self._open = None
+            self._room.notify_all()
+        self._session.failures += [ticket for ticket in tickets if not ticket.done and not ticket.listeners]
+        for ticket in tickets:
+            if not isinstance(error, Closed):
+                ticket.settle(lambda: fresh(error))
+            elif ticket.handed:
+                ticket.settle(lambda: Timeout("closed before the confirm came: the message may be stored", maybe_executed=True))
+            else:
+                ticket.settle(lambda: NotSent("closed before the message was sent"))
+
+
+class Progress:
+    """How far a put_many is known to be stored."""
+
+    def __init__(self) -> None:
+        self.count, self.first, self.last, self.durability = 0, 0, 0, ""
+        self.whole = True  # nothing failed before what comes next
+
+    def add(self, span: Span, strict: bool = True) -> None:
+        """A settled one. Raises what it failed with, if `strict`."""
+        ticket, place, count = span
+        if ticket.failure is not None:
+            self.whole = False
+            ticket.seen = True
+            if strict:
+                raise ticket.failure()
+            return
+        if not ticket.count:
+            self.whole = False  # withdrawn
+            return
+        self.first = self.first or ticket.seq_of(place)
+        self.last, self.durability = ticket.seq_of(place + count - 1), ticket.durability
+        self.count += count
+
+    def receipt(self, node: str) -> BatchReceipt:
+        return BatchReceipt(self.count, self.first, self.last, self.durability, node)
+
+
+def _parts(chunk: list[bytes], size: int) -> Iterable[list[bytes]]:
+    """Pieces that fit a batch."""
+    if size <= PARCEL_BYTES_MAX:
+        return [chunk]
+    parts: list[list[bytes]] = [[]]
+    room = PARCEL_BYTES_MAX
+    for message in chunk:
+        if len(message) > room and parts[-1]:
+            parts.append([])
+            room = PARCEL_BYTES_MAX
+        parts[-1].append(message)
+        room -= len(message)
+    return parts

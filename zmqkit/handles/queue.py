@@ -1,0 +1,130 @@
+"""A queue by name, as its users see it: put, get, consume, and look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
+
+from zmqkit.codec import Schema
+from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeked
+from zmqkit.handles.consumer import BatchConsumer, Consumer, Credit, OnStale, Work
+from zmqkit.handles.delivery import Batch, Delivery, GotBatch
+from zmqkit.handles.durations import Duration, patience
+from zmqkit.handles.inbox import Inbox
+from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
+from zmqkit.handles.producer import Headers, Producer
+from zmqkit.handles.session import Session
+from zmqkit.wire import NAME_BYTES_MAX
+
+T = TypeVar("T")
+ASK_SECONDS = 5.0  # for questions to the node; the link is mended meanwhile, if it has to be
+
+
+class Queue(Generic[T]):
+    """Made by `Client.queue(name)`; comes into being at the node with its first use. Threads may share it."""
+
+    def __init__(self, session: Session, name: str, type: Any = None) -> None:
+        if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
+            raise ValueError(f"a queue's name is a text of 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
+        self._session, self.name = session, name
+        schema = None if type is None or type is Any else Schema(type)
+        self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
+        self._load: Callable[[Any], Any] | None = schema.load if schema else None
+        self._producer = session.producer(name, lambda: Producer(session, name))
+        self.dead = DeadLetters(session, name, self._load)
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r}>"
+
+    # -- putting --------------------------------------------------------------------------------------------------------
+
+    def put(self, body: T, headers: Headers | None = None, timeout: Duration | None = 5.0) -> Receipt:
+        """Store one message; returns when the node has it as durably as the receipt says.
+
+        Raises Timeout (`maybe_executed` tells whether it may still be stored), QueueFull, DiskFull, MessageTooLarge, Unencodable.
+        """
+        limit = patience(timeout)
+        future = self.put_soon(body, headers, limit)
+        return future.wait_or_withdraw(limit, self._session.why)
+
+    def put_soon(self, body: T, headers: Headers | None = None, timeout: Duration | None = None) -> PutFuture:
+        """Store one message in the background. Waits only for room, at most `timeout` seconds (then NotSent). `flush` waits for all."""
+        return self._producer.put_soon(self._dump(body) if self._dump else body, headers, patience(timeout))
+
+    def put_many(self, bodies: Iterable[T], timeout: Duration | None = 5.0) -> BatchReceipt:
+        """Store all, in order, under one receipt. Takes any iterable, lazily; many are under way at a time.
+
+        `timeout` is for any progress, not for all. An error has `confirmed`: so many of the first messages are stored; some
+        behind them may be.
+        """
+        return self._producer.put_many(bodies, self._dump, patience(timeout))
+
+    # -- getting --------------------------------------------------------------------------------------------------------
+
+    def get(self, timeout: Duration | None = 1.0) -> Delivery[T] | None:
+        """The next message, or None if there is none within `timeout` seconds (0: now)."""
+        return self._inbox.get(patience(timeout), self._load)
+
+    def get_many(self, n: int, timeout: Duration | None = 1.0) -> Batch[T]:
+        """Up to `n` messages: what is there, or what comes first within `timeout`. An empty batch if nothing is."""
+        if type(n) is not int or n < 1:
+            raise ValueError(f"n={n!r}: give a whole number of at least 1")
+        return GotBatch(*self._inbox.get_many(n, patience(timeout), self._load))
+
+    def consume(self, credit: Credit = "auto", lease: Duration | None = None, idle: Duration | None = None,
+                on_stale: OnStale | None = None) -> Consumer[T]:  # fmt: skip
+        """Messages one by one, until stopped, or until nothing came for `idle` seconds.
+
+        credit    so many may be held unsettled, here and in your hands; "auto": what you took, and about 100 ms of work ahead
+        lease     seconds a message stays yours if this process falls silent (None: as the queue's policy says); renewed meanwhile
+        on_stale  called with a StaleLease that arrives after its ack; without it the next call raises it
+        """
+        return Consumer(self._inbox, self._load, credit, lease, idle, on_stale)
+
+    def consume_many(self, n: int = 512, credit: Credit = "auto", lease: Duration | None = None, idle: Duration | None = None,
+                     on_stale: OnStale | None = None) -> BatchConsumer[T]:  # fmt: skip
+        """Batches of up to `n` messages, of what has arrived."""
+        return BatchConsumer(n, self._inbox, self._load, credit, lease, idle, on_stale)
+
+    def work(self, handler: Callable[[Delivery[T]], Any], threads: int = 8, credit: Credit = "auto", lease: Duration | None = None,
+             idle: Duration | None = None, block: bool = True) -> Work[T]:  # fmt: skip
+        """Call `handler(d)` for each message, in `threads` threads. Success acks; a failure is logged and nacked.
+
+        Ends by SIGTERM or SIGINT (in the main thread), `idle`, or the `stop()` of the returned handle (`block=False`): what runs
+        is finished, the rest goes back.
+        """
+        work = Work(self.consume(credit, lease, idle), handler, threads)
+        if block:
+            work.run_until_stopped()
+        return work
+
+    @property
+    def _inbox(self) -> Inbox:
+        return self._session.inbox(self.name, lambda: Inbox(self._session, self.name))
+
+    # -- looking --------------------------------------------------------------------------------------------------------
+
+    def info(self, timeout: Duration | None = ASK_SECONDS) -> QueueInfo:
+        return QueueInfo.from_wire(self._ask("info", timeout))
+
+    def peek(self, n: int = 10, state: str = "ready", timeout: Duration | None = ASK_SECONDS) -> list[Peeked]:
+        """Up to `n` messages that are "ready", "leased" or "delayed", without taking them."""
+        return peeked(self._ask("peek", timeout, count=n, state=state), self._load) if n > 0 else []
+
+    def purge(self, timeout: Duration | None = ASK_SECONDS) -> int:
+        """Throw away all messages that wait; what is leased or dead stays. Returns how many."""
+        return int(self._ask("purge", timeout)["count"])
+
+    def pause(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Give out nothing more, to nobody, until `resume`; puts go on. Survives a restart of the node."""
+        self._ask("pause", timeout)
+
+    def resume(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        self._ask("resume", timeout)
+
+    def delete(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Remove the queue with its messages, dead letters and policy. The next use makes a new one."""
+        self._ask("delete", timeout)
+
+    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
+        return self._session.ask(verb, {"queue": self.name, **arguments}, patience(timeout))

@@ -1,0 +1,325 @@
+"""A client's life on the I/O thread: feeds the machine what threads asked for, and tells threads what came of it.
+
+One session per Client (or Node). Its `pump`, `handle` and `closed` run on the I/O thread; everything else runs on
+whatever thread calls, and reaches the machine through deques that `pump` empties or through `Reactor.call`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from zmqkit.errors import Closed, Error, Timeout, Unreachable
+from zmqkit.handles.outcome import Ticket, error_of
+from zmqkit.handles.waiting import Callbacks, Flush, Reply
+from zmqkit.machines import events as ev
+from zmqkit.machines.link import ClientMachine, windows_fit
+from zmqkit.machines.output import Dropped
+from zmqkit.parcel import PARCEL_BYTES_MAX
+from zmqkit.reactor import Reactor, now
+from zmqkit.wire import Verdict
+
+if TYPE_CHECKING:
+    from zmqkit.handles.inbox import Inbox
+    from zmqkit.handles.producer import Producer
+
+GOODBYE_SECONDS = 1.0  # for the node's answer to ours
+HOT_SECONDS = 0.001  # acks of a busy consumer are collected this often, without a wake-up for each
+FAILURES_KEPT = 1000
+
+log = logging.getLogger("zmqkit.client")
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Session:
+    def __init__(self, reactor: Reactor, endpoint: str | None) -> None:
+        # `endpoint` None: the node in the same reactor
+        self.reactor, self.endpoint = reactor, endpoint
+        self.machine = ClientMachine(os.urandom(16), _jitter)
+        self.halted = True  # every call looks at this first: not started yet, closed, or forked
+        self.hot = False  # acks will be collected within HOT_SECONDS: no need to wake anybody
+        self.error: Exception | None = None  # why nothing works any more
+        self.reason = "no answer yet"  # why the link is not up
+        self.node, self.message_bytes = "", PARCEL_BYTES_MAX
+        self.stored = 0  # batches: whoever waits for one of many sees that things move
+        self.callbacks = Callbacks()
+        self.failures: list[Ticket] = []
+        self._started = False
+        self._lock = threading.Lock()
+        self._producers: dict[str, Producer] = {}
+        self._inboxes: dict[str, Inbox] = {}
+        self._replies: list[Reply] = []  # of asks
+        self._flushes: list[Flush] = []
+        self._part_by, self._insisted = inf, False
+        self._up, self._left = threading.Event(), threading.Event()
+        _sessions.add(self)
+
+    # -- any thread ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the link; once."""
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+            self.machine.start(now())
+            self.reactor.attach(self, self.endpoint)
+            self.reactor.start()
+            self.halted = self.error is not None
+
+    def admit(self) -> None:
+        """Every call of the application passes here: a lazy link starts, a closed one raises."""
+        if self.error is not None:
+            raise fresh(self.error)
+        if self.halted:
+            self.begin()
+
+    def wait_up(self, timeout: float | None) -> None:
+        """Raises Unreachable with the latest reason."""
+        if not self._up.wait(timeout) or self.error is not None:
+            raise (fresh(self.error) if self.error else Unreachable(self.endpoint or "this process", self.reason))
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    def why(self) -> str:
+        """Why something took too long."""
+        return "no answer from the node" if self.is_up else f"no node at {self.endpoint}: {self.reason}"
+
+    def producer(self, queue: str, make: Callable[[], Producer]) -> Producer:
+        with self._lock:
+            if queue not in self._producers:
+                self._producers[queue] = make()
+            return self._producers[queue]
+
+    def inbox(self, queue: str, make: Callable[[], Inbox]) -> Inbox:
+        with self._lock:
+            if queue not in self._inboxes:
+                if not windows_fit([*self._inboxes, queue]):
+                    raise Error(f"one client cannot consume from more than these {len(self._inboxes)} queues: connect another one")
+                self._inboxes[queue] = make()
+            return self._inboxes[queue]
+
+    @property
+    def inboxes(self) -> list[Inbox]:
+        return list(self._inboxes.values())
+
+    def heat(self) -> None:
+        """There is an ack to collect, and nobody knows yet."""
+        self.hot = True
+        self.reactor.wake()
+
+    def ask(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        """The node's answer. Raises what it refused with, or Timeout."""
+        self.admit()
+        reply = Reply()
+        self.reactor.call(lambda moment: self._ask(verb, arguments, reply))
+        if not reply.wait(timeout):
+            self.reactor.call(lambda moment: self._forget(reply))
+            raise Timeout(f"{verb}: {self.why()} within {timeout:g} s", maybe_executed=self.is_up)
+        return self.answer(reply.value)
+
+    @staticmethod
+    def answer(result: Any) -> dict[str, Any]:
+        if isinstance(result, Exception):
+            raise fresh(result)
+        if "error" in result:
+            raise error_of(result["error"], str(result.get("text", "")))
+        return result  # type: ignore[no-any-return]
+
+    def flush(self, timeout: float | None) -> None:
+        """Wait for every put and ack so far. Raises Timeout, or the first failure that nobody was told of."""
+        self.admit()
+        deadline = None if timeout is None else now() + timeout
+        for producer in list(self._producers.values()):
+            ticket = producer.newest
+            if ticket is not None and not ticket.wait(_left(deadline)):
+                raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
+        reply = Reply()
+        self.reactor.call(lambda moment: self._flush(reply, moment))
+        if not reply.wait(_left(deadline)):
+            raise Timeout(f"acks are not answered within {timeout:g} s: {self.why()}", maybe_executed=True)
+        self.raise_unseen()
+
+    def raise_unseen(self) -> None:
+        failures, self.failures = self.failures, []
+        for ticket in failures:
+            if not ticket.seen and ticket.failure is not None:
+                ticket.seen = True
+                raise ticket.failure()
+        for inbox in self.inboxes:
+            if inbox.stale:
+                raise inbox.stale.popleft()
+
+    def stop(self) -> None:
+        """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
+        for inbox in self.inboxes:
+            for consumer in list(inbox.consumers):
+                consumer.stop()
+
+    def close(self, timeout: float) -> None:
+        """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
+        if self.error is not None:
+            return
+        self.stop()
+        self.halted, self.error = True, Closed("closed: make a new one")
+        if self._started:
+            self._part_by = now() + timeout
+            self.reactor.wake()
+            self._left.wait(timeout + GOODBYE_SECONDS)
+
+    # -- the I/O thread -----------------------------------------------------------------------------------------------
+
+    def pump(self, moment: float) -> None:
+        machine = self.machine
+        machine.tick(moment)
+        self.hot = False  # before looking: an ack that comes after it wakes us
+        hot = False
+        for inbox in self.inboxes:
+            hot = inbox.pump(moment) or hot
+        for producer in list(self._producers.values()):
+            producer.pump(machine)
+        if hot:
+            self.hot = True
+            machine.remind(moment + HOT_SECONDS)
+        if self._part_by < inf and not machine.stopping:
+            self._part(moment)
+
+    def handle(self, events: list[Any], moment: float) -> None:
+        for event in events:
+            _HANDLES[type(event)](self, event)
+        if self._flushes:
+            self._flushes = [flush for flush in self._flushes if not flush.check()]
+
+    def closed(self, error: Exception | None) -> None:
+        if error is not None or self.error is None:
+            self.error = error if isinstance(error, Error) else Closed(f"closed{f': {error}' if error else ': make a new one'}")
+        self.halted = True
+        reason = self.error
+        for producer in list(self._producers.values()):
+            producer.fail(reason)
+        for inbox in self.inboxes:
+            inbox.fail()
+        for reply in [*self._replies, *(flush.reply for flush in self._flushes)]:
+            reply.set(reason)
+        self._up.set()
+        self._left.set()
+        self.callbacks.close()
+
+    def _ask(self, verb: str, arguments: dict[str, Any], reply: Reply) -> None:
+        self._replies.append(reply)
+        self.machine.asks.add(verb, arguments, reply)
+
+    def _forget(self, reply: Reply) -> None:
+        self.machine.asks.forget(reply)
+        self._replies.remove(reply) if reply in self._replies else None
+
+    def _flush(self, reply: Reply, moment: float) -> None:
+        self.pump(moment)
+        leases = self.machine.holdings.leases.values()
+        flush = Flush(reply, [(lease, lease.unanswered) for lease in leases if lease.unanswered])
+        if not flush.check():
+            for lease, _ in flush.marks:
+                lease.watched = True
+            self.machine.holdings.insist()
+            self._flushes.append(flush)
+
+    def _part(self, moment: float) -> None:
+        """Goodbye, unless something is still under way and time is left for it."""
+        machine = self.machine
+        unanswered = any(lease.unanswered for lease in machine.holdings.leases.values())
+        waits = any(producer.waits for producer in self._producers.values())
+        if moment < self._part_by and (unanswered or waits or any(stream.flights for stream in machine.streams.values())):
+            if unanswered and not self._insisted:
+                self._insisted = True
+                machine.holdings.insist()
+            machine.remind(self._part_by)
+        else:
+            machine.leave(moment)
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _on_up(self, event: ev.Up) -> None:
+        self.node = event.node.hex()
+        self.message_bytes = min(PARCEL_BYTES_MAX, int(event.limits.get("message_bytes", PARCEL_BYTES_MAX)))
+        self._up.set()
+
+    def _on_down(self, event: ev.Down) -> None:
+        self.reason = event.reason
+        self._up.clear()
+        log.info("link to %s: %s", self.endpoint, event.reason)
+
+    def _on_stored(self, event: ev.Stored) -> None:
+        ticket: Ticket = event.ticket
+        ticket.seq, ticket.durability, ticket.node = event.qseq, event.durability, self.node
+        self.stored += 1
+        ticket.settle()
+
+    def _on_rejected(self, event: ev.Rejected) -> None:
+        ticket: Ticket = event.ticket
+        ticket.settle(lambda: error_of(event.code, event.text, event.retry_after))
+        if len(self.failures) < FAILURES_KEPT:
+            self.failures.append(ticket)
+
+    def _on_granted(self, event: ev.Granted) -> None:
+        self._inboxes[event.lease.queue].granted(event.lease)
+
+    def _on_judged(self, event: ev.Judged) -> None:
+        self._inboxes[event.lease.queue].judged(event.lease, event.offset, event.count, Verdict(event.verdict))
+
+    def _on_revoked(self, event: ev.Revoked) -> None:
+        self._inboxes[event.lease.queue].revoked(event.lease)
+
+    def _on_replied(self, event: ev.Replied) -> None:
+        if event.ticket in self._replies:
+            self._replies.remove(event.ticket)
+        event.ticket.set(event.result)
+
+    def _on_echoed(self, event: ev.Echoed) -> None:
+        for inbox in self.inboxes:
+            inbox.echoed(event.beat)
+
+    def _on_left(self, event: ev.Left) -> None:
+        self._left.set()
+
+    def _on_dropped(self, event: Dropped) -> None:
+        log.debug("dropped reason=%s detail=%.200s", event.reason, event.detail)
+
+
+_HANDLES: dict[type, Callable[[Session, Any], None]] = {
+    ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
+    ev.Granted: Session._on_granted, ev.Judged: Session._on_judged, ev.Revoked: Session._on_revoked, ev.Replied: Session._on_replied,
+    ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
+}  # fmt: skip
+
+
+def _jitter() -> float:
+    return int.from_bytes(os.urandom(2), "little") / 65535
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - now())
+
+
+def fresh(error: Exception) -> Exception:
+    """The same error without another thread's traceback."""
+    again = error.__class__.__new__(error.__class__)
+    again.__dict__.update(error.__dict__)
+    again.args = error.args
+    return again
+
+
+def _forked() -> None:
+    for session in list(_sessions):
+        session.halted, session.error = True, Closed("this is a forked child: the connection belongs to the parent, make a new one")
+        for inbox in session.inboxes:
+            inbox.front = None  # what waits there is the parent's to handle
+
+
+os.register_at_fork(after_in_child=_forked)
