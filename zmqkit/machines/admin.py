@@ -13,7 +13,7 @@ from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
-from zmqkit.wire import Ask, Code, Slice, Told
+from zmqkit.wire import NAME_BYTES_MAX, Ask, Code, Slice, Told
 
 Result = dict[str, Any]
 
@@ -40,6 +40,9 @@ class Admin:
             self._publishing.flush()
             before = core.last
             result = self._answer(command)
+            if "parcels" in result:  # bodies, which may be gone when it is asked again; and looking changes nothing
+                core.send(client.peer, Told(command.number, result))
+                return
             asks.keep(command.number, result, core.last if core.last > before else 0)
             entry = asks.find(command.number)
             assert entry is not None
@@ -55,15 +58,12 @@ class Admin:
             return _error(Code.MALFORMED, str(error) if isinstance(error, ValueError) else f"{command.verb}: wrong arguments ({error!r})")
 
     def _named(self, arguments: Result) -> Queue | None:
-        return self._core.queues.get(arguments["queue"])
+        return self._core.queues.get(_name(arguments))
 
     # -- queues -----------------------------------------------------------------------------------------------------
 
     def _declare(self, arguments: Result) -> Result:
-        name = arguments["queue"]
-        if type(name) is not str or not 1 <= len(name.encode()) <= 255:
-            raise ValueError(f"a queue's name is a text of 1 to 255 bytes, not {name!r}")
-        queue = self._core.queue(name)
+        queue = self._core.queue(_name(arguments))
         if queue is None:
             return _error(Code.QUOTA, "the node has as many queues as it takes")
         policy = QueuePolicy.from_wire({**queue.policy.to_wire(), **arguments["policy"]})
@@ -98,7 +98,7 @@ class Admin:
         return self._set_paused(arguments, False)
 
     def _set_paused(self, arguments: Result, paused: bool) -> Result:
-        queue = self._core.queue(arguments["queue"])
+        queue = self._core.queue(_name(arguments))
         if queue is None:
             return _error(Code.QUOTA, "the node has as many queues as it takes")
         if queue.paused != paused:
@@ -189,6 +189,13 @@ class Admin:
 
 def _error(code: Code, text: str) -> Result:
     return {"error": int(code), "text": text}
+
+
+def _name(arguments: Result) -> str:
+    name = arguments["queue"]
+    if type(name) is not str or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
+        raise ValueError(f"a queue's name is a text of 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
+    return name
 
 
 def _limit(arguments: Result) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from zmqkit import records
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.output import Dropped, Output, Send
+from zmqkit.machines.parts import Row
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.queue import Queue, Waiting
 from zmqkit.machines.session import Client, Stream
@@ -97,12 +98,25 @@ class Core:
 
     def remove_queue(self, queue: Queue) -> None:
         del self.queues[queue.name], self.by_number[queue.number]
-        self.hungry.pop(queue.number, None)
+        self.hungry[queue.number] = queue  # whoever ran dry for its suspects need not any more
+        self._forget_waiting(queue)
         for lease in [lease for lease in self.leases.values() if lease.queue == queue.number]:
+            client = self.clients[lease.client]
+            client.doubt = max(client.doubt, lease.token)  # it was revoked: a DONE of it must not be told OK
             self.forget_lease(lease)
         for client in self.clients.values():
             client.consumers.pop(queue.number, None)
-            client.streams.pop(queue.number, None)
+            stream = client.streams.pop(queue.number, None)
+            if stream is not None:
+                client.parted[queue.name] = stream
+
+    def _forget_waiting(self, queue: Queue) -> None:
+        """Nothing of it becomes ready any more. Bodies of new messages go once the deletion is durable."""
+        rows = [what for _, owner, what in self.waiting if owner is queue and isinstance(what, Row)]
+        kept = [entry for entry in self.waiting if entry[1] is not queue or isinstance(entry[2], int)]
+        self.waiting.clear()
+        self.waiting.extend(kept)
+        self.waiting.extend((self.last, queue, row.position) for row in rows)
 
     def stream(self, client: Client, queue: Queue) -> Stream | None:
         """None: there are too many."""
@@ -110,8 +124,14 @@ class Core:
         if stream is None:
             if sum(len(other.streams) for other in self.clients.values()) >= STREAMS_MAX:
                 return None
-            stream = client.streams[queue.number] = Stream()
+            stream = self.open_stream(client, queue)
         stream.seen = self.now
+        return stream
+
+    def open_stream(self, client: Client, queue: Queue) -> Stream:
+        """A producer of a queue that was deleted does not know yet, and goes on: its numbers do, too."""
+        stream = client.parted.pop(queue.name) if queue.name in client.parted else Stream()
+        client.streams[queue.number] = stream
         return stream
 
     def forget_lease(self, lease: Lease) -> None:

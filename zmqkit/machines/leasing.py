@@ -16,6 +16,7 @@ from zmqkit import records
 from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core
 from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, Cause, Lease
 from zmqkit.machines.output import Ended
+from zmqkit.machines.parts import Batch, Row
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client, Consumer
 from zmqkit.records import ranges_of
@@ -33,20 +34,27 @@ class Leasing:
         self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
         self._drying: dict[int, bytes] = {}  # queue -> client that is let run dry for its suspects
 
+    @property
+    def newest_token(self) -> int:
+        """Of this epoch; 0: none yet."""
+        return self._core.identity.epoch << TOKEN_COUNTER_BITS | self.counter if self.counter else 0
+
     # -- granting ---------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
         """Grant what can be granted in the queues where something changed."""
         core = self._core
-        for queue in core.hungry.values():
+        while core.hungry:
+            queue = core.hungry.pop(next(iter(core.hungry)))
             if queue.ready and not queue.paused and not core.stopping and queue.consumers:
                 self._dispatch(queue)
-        core.hungry.clear()
+            else:
+                self._feed_again(queue)
 
     def _dispatch(self, queue: Queue) -> None:
         suspects = bool(queue.returned) and queue.has_ready_suspects()
         while queue.ready:
-            consumers = [consumer for consumer in queue.consumers.values() if self._listens(consumer)]
+            consumers = [consumer for consumer in queue.consumers.values() if self._listens(queue, consumer)]
             share = -(-queue.ready // len(consumers)) if consumers else 0  # no consumer takes what another could begin now
             granted = False
             for consumer in consumers:
@@ -57,14 +65,20 @@ class Leasing:
                 break
         if suspects and queue.ready and queue.has_ready_suspects():
             self._let_one_run_dry(queue)
+        else:
+            self._feed_again(queue)
 
-    def _listens(self, consumer: Consumer) -> bool:
+    def _listens(self, queue: Queue, consumer: Consumer) -> bool:
         client = consumer.client
-        if consumer.room <= 0 or not client.peer or client.alone_token or len(client.leases) >= LEASES_MAX:
+        if consumer.room <= 0 or client.alone_token or len(client.leases) >= LEASES_MAX:
             return False
-        if client.id in self._drying.values() and client.holds_any():
+        if self._drying and (dry_for := self._dries_for(client)) and (queue.number not in dry_for or client.holds_any()):
             return False
-        return self._core.heard - client.last_ready <= PATIENCE
+        return self._works(consumer)
+
+    def _works(self, consumer: Consumer) -> bool:
+        client = consumer.client
+        return bool(client.peer) and consumer.window > 0 and self._core.heard - client.last_ready <= PATIENCE
 
     def _grant(self, queue: Queue, consumer: Consumer, room: int, alone: bool) -> bool:
         core, client = self._core, consumer.client
@@ -73,14 +87,14 @@ class Leasing:
             return False
         batch, offset, count = picked
         self.counter += 1
-        token = core.identity.epoch << TOKEN_COUNTER_BITS | self.counter
+        token = self.newest_token
         lease = Lease(token, queue.number, client.id, client.link, batch, offset, count)
         lease.granted = core.heard
         lease.seconds = consumer.lease_seconds or queue.policy.lease
         lease.deadline = core.heard + lease.seconds
         if batch.suspect >> offset & 1:
             client.alone_token = token
-            self._drying.pop(queue.number, None)
+            self._feed_again(queue)
         queue.lease(lease)
         core.leases[token] = client.leases[token] = lease
         consumer.open += count
@@ -106,11 +120,23 @@ class Leasing:
         )
 
     def _let_one_run_dry(self, queue: Queue) -> None:
-        """All consumers are busy and suspects wait: one gets nothing more until it holds nothing."""
-        if queue.number not in self._drying:
-            busy = [consumer for consumer in queue.consumers.values() if consumer.client.peer and consumer.window > 0]
-            if busy:
-                self._drying[queue.number] = min(busy, key=lambda consumer: consumer.open).client.id
+        """All consumers are busy and suspects wait: one gets nothing more, from any queue, until it holds nothing."""
+        chosen = queue.consumers.get(self._drying.get(queue.number, b""))
+        if chosen is not None and self._works(chosen):
+            return
+        self._feed_again(queue)
+        busy = [consumer for consumer in queue.consumers.values() if self._works(consumer) and not self._dries_for(consumer.client)]
+        if busy:
+            self._drying[queue.number] = min(busy, key=lambda consumer: consumer.open).client.id
+
+    def _dries_for(self, client: Client) -> list[int]:
+        return [number for number, client_id in self._drying.items() if client_id == client.id]
+
+    def _feed_again(self, queue: Queue) -> None:
+        """Nobody needs to run dry for this queue any more."""
+        core, client_id = self._core, self._drying.pop(queue.number, None)
+        if client_id in core.clients:
+            core.hungry.update((number, core.by_number[number]) for number in core.clients[client_id].consumers)
 
     # -- ending -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +176,7 @@ class Leasing:
             if client.alone_token == lease.token:
                 client.alone_token = 0
                 core.hungry.update((number, core.by_number[number]) for number in client.consumers)
+            core.hungry.update((number, core.by_number[number]) for number in self._dries_for(client))
             if not lease.revoked:
                 core.forget_lease(lease)
         core.hungry[lease.queue] = core.by_number[lease.queue]
@@ -157,6 +184,8 @@ class Leasing:
     def lost(self, client: Client) -> None:
         """Its link has ended. It may come back and list what it holds."""
         client.peer = b""
+        for number in client.consumers:
+            self._core.by_number[number].consumers.pop(client.id, None)  # until it restates its window
         for lease in client.leases.values():
             grace = self._core.by_number[lease.queue].policy.grace
             if lease.open and client.last_ready + grace < lease.deadline:
@@ -183,10 +212,10 @@ class Leasing:
                 revoked[number] = revoked.get(number, 0) + entry.open
         for lease in list(client.leases.values()):
             if lease.token not in held:
-                if lease.open and (lease.token <= command.seen or lease.link != client.link):
-                    self.end(lease, lease.open, UNLISTED)
-                if not lease.open and lease.token <= command.seen:
+                if not lease.open and (lease.token <= command.seen or lease.link != client.link):
                     core.forget_lease(lease)  # nobody will name it again
+                elif lease.open and (lease.token <= command.seen or lease.link != client.link):
+                    self.end(lease, lease.open, UNLISTED)  # kept until the next READY: a DONE may stand behind this one
         self._set_windows(client, command, revoked)
         self._next_scan = min(self._next_scan, client.next_echo) if client.leases else self._next_scan
 
@@ -215,6 +244,10 @@ class Leasing:
                 core.hungry[number] = queue
             else:
                 queue.consumers.pop(client.id, None)
+                core.hungry[number] = queue  # whoever ran dry for its suspects may have left it
+
+    def owe_echo(self, client: Client) -> None:
+        self._echoes[client.id] = client
 
     def echo(self) -> None:
         """Answer the READYs of this turn, after the leases they made possible."""
@@ -228,7 +261,10 @@ class Leasing:
 
     @property
     def deadline(self) -> float:
-        return self._next_scan + (self._core.now - self._core.heard)
+        """At least once a beat while anything is held: what is longer than that counts as time in which nobody listened."""
+        if self._next_scan == inf:
+            return inf
+        return min(self._next_scan + (self._core.now - self._core.heard), self._core.now + BEAT)
 
     def tick(self, spare: dict[bytes, Client]) -> None:
         """End what has run out. `spare`: clients (by id) from whom there may be more to read."""
@@ -254,7 +290,9 @@ class Leasing:
         """A lease of the recovered log: an orphan until its holder lists it."""
         core, queue = self._core, self._core.by_number[record.queue]
         batch = queue.find(record.qseq)
-        assert batch is not None, f"lease {record.token} of a message that is not there"
+        if batch is None:  # of a checkpoint: all is settled by now, but some was revoked, and its holder does not know yet
+            assert isinstance(record, records.Held) and not any(record.open), f"lease {record.token} of a message that is not there"
+            batch = Batch(Row(record.qseq, record.count, 0, 0, 0.0))
         client = core.client(record.client)
         lease = Lease(record.token, record.queue, record.client, 0, batch, record.qseq - batch.qseq, record.count)
         if isinstance(record, records.Held):
@@ -272,5 +310,7 @@ class Leasing:
             policy = core.by_number[lease.queue].policy
             lease.granted, lease.seconds = core.heard, policy.lease
             lease.deadline = core.heard + policy.grace
+            if lease.open and lease.batch.suspect >> lease.offset & 1:
+                core.clients[lease.client].alone_token = lease.token
             self._next_scan = min(self._next_scan, lease.deadline)
 

@@ -193,7 +193,7 @@ class NodeMachine:
         core.hear(now)
         core.stopping = True
         for client in self._peers.values():
-            core.send(client.peer, wire.Echo(client.beat, True, []))
+            self._leasing.owe_echo(client)
 
     def copy(self, first: int, last: int) -> None:
         """Bodies that stand in records first…last are wanted elsewhere: append them again."""
@@ -222,6 +222,7 @@ class NodeMachine:
     def snapshot(self) -> Iterator[records.Record]:
         """The state after the last record taken, as records."""
         core = self.core
+        yield records.Granted(max(core.logged_token, self._leasing.newest_token))
         for queue in core.queues.values():
             yield from checkpoint.snapshot(queue)
         for lease in core.leases.values():
@@ -239,6 +240,9 @@ class NodeMachine:
         core.last = max(core.last, position)
         if isinstance(record, records.Queue):
             self._restore_queue(record)
+            return
+        if isinstance(record, records.Granted):
+            core.logged_token = max(core.logged_token, record.token)
             return
         queue = core.by_number.get(record.queue)
         if queue is None:
@@ -271,7 +275,8 @@ class NodeMachine:
             core.remove_queue(queue)
 
     def _restore_put(self, queue: Queue, record: records.Put, position: int) -> None:
-        stream = self.core.client(record.client).streams.setdefault(queue.number, Stream())
+        client = self.core.client(record.client)
+        stream = client.streams.get(queue.number) or self.core.open_stream(client, queue)
         stream.pass_base(record.base)
         stream.last, stream.seen = record.first + record.count - 1, record.at
         stream.answers.append(Accepted(record.first, record.count, record.qseq, position))

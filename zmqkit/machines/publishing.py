@@ -62,8 +62,12 @@ class Publishing:
 
     def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
         """The oldest ready messages give way, where the policy says so."""
-        policy = queue.policy
+        policy, size = queue.policy, len(parcel.body)
         if policy.on_full not in ("drop_oldest", "dead_letter"):
+            return False
+        if policy.max_messages is not None and queue.messages - queue.ready + parcel.count > policy.max_messages:
+            return False  # not even without all that is ready
+        if policy.max_bytes is not None and size > policy.max_bytes:
             return False
         self.flush()
         core, needed = self._core, parcel.count
@@ -75,6 +79,8 @@ class Publishing:
                 break
             ranges.append((qseq, min(count, needed)))
             needed -= count
+        if not ranges:
+            return False
         if policy.on_full == "drop_oldest":
             record = records.Drop(queue.number, ranges)
             queue.drop(record, core.record(record))
@@ -83,7 +89,7 @@ class Publishing:
             dead = records.Dead(queue.number, 0, ranges, "the queue was full", core.now, False, "")
             core.record(dead)
             queue.bury_ready(dead)
-        return queue.has_room(parcel.count, len(parcel.body))
+        return queue.has_room(parcel.count, size)
 
     def _refuse(self, client: Client, command: Put, stream: Stream | None, code: Code, text: str) -> None:
         self.flush()

@@ -57,8 +57,8 @@ class Stream:
 
 class Client:
     __slots__ = (
-        "alone_token", "asks", "beat", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "peer", "revoke", "seen",
-        "streams",
+        "alone_token", "asks", "beat", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "parted", "peer", "revoke",
+        "seen", "streams",
     )  # fmt: skip
 
     def __init__(self, client: bytes) -> None:
@@ -75,6 +75,7 @@ class Client:
         self.doubt = 0  # tokens up to here were forgotten: what a DONE of them did is unknown
         self.alone_token = 0  # of a suspect it holds: nothing else goes to it meanwhile
         self.streams: dict[int, Stream] = {}  # by queue number
+        self.parted: dict[str, Stream] = {}  # by the name of a queue that was deleted, until its producer goes on
         self.asks = Ledger()
 
     def holds_any(self) -> bool:

@@ -1,0 +1,133 @@
+"""ASK: what is answered, what a repeat gets, and what survives."""
+
+from __future__ import annotations
+
+import pytest
+from node_bench import Bench
+
+from zmqkit import wire
+
+
+def test_a_repeated_ask_is_done_once_and_answered_twice() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.put(peer, 1)
+    assert bench.ask(peer, 1, "purge", queue="q") == {"count": 1}
+    bench.put(peer, 2, base=2)
+    peer = bench.connect("p", link=2)
+    assert bench.ask(peer, 1, "purge", queue="q") == {"count": 1}
+    assert bench.info() == {"ready": 1}
+
+
+def test_what_an_ask_changes_is_durable_before_it_is_told() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.auto_sync = False
+    bench.say(peer, wire.Ask(1, 1, "pause", {"queue": "q"}))
+    assert bench.order(peer) == ["WELCOME"]
+    bench.sync()
+    assert bench.order(peer) == ["WELCOME", "TOLD"]
+
+
+def test_pause_and_policy_survive_a_restart_and_a_checkpoint() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.declare(peer, max_attempts=3, grace=7.0)
+    bench.ask(peer, 1, "pause", queue="q")
+    for after in (bench.crash(), bench.restart_from_checkpoint()):
+        queue = after.machine.core.queues["q"]
+        assert queue.paused and queue.policy.max_attempts == 3 and queue.policy.grace == 7.0
+
+
+def test_declare_changes_only_the_fields_that_are_given() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.declare(peer, max_attempts=3)
+    bench.declare(peer, grace=7.0)
+    policy = bench.machine.core.queues["q"].policy
+    assert (policy.max_attempts, policy.grace) == (3, 7.0)
+
+
+def test_purge_settles_what_is_ready_and_delayed_and_leaves_what_is_leased_or_dead() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1)
+    for number in range(1, 6):
+        bench.put(producer, number)
+    lease = bench.one_lease(consumer)
+    bench.back(consumer, lease.token, kind=wire.BackKind.REJECT)
+    bench.back(consumer, bench.one_lease(consumer).token, delay=60.0)
+    assert bench.info() == {"ready": 2, "leased": 1, "delayed": 1, "dead": 1}
+    assert bench.ask(producer, 1, "purge", queue="q") == {"count": 3}
+    assert bench.info() == {"leased": 1, "dead": 1}
+    assert bench.crash().info() == {"leased": 1, "dead": 1}
+
+
+def test_delete_ends_leases_and_the_queue_comes_back_empty_at_its_next_use() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1)
+    bench.put(producer, 1, 3)
+    token = bench.one_lease(consumer).token
+    assert bench.ask(producer, 1, "delete", queue="q") == {"count": 3}
+    assert [cause for *_, cause in bench.ended] == ["queue-deleted"] and len(bench.log.released) == 1
+    bench.done(consumer, token)
+    assert bench.verdicts(consumer)[0][3] != "OK"
+    bench.put(producer, 4, base=4)
+    assert bench.info() == {"ready": 1} and bench.crash().info() == {"ready": 1}
+
+
+def test_redrive_gives_dead_letters_a_clean_sheet_and_drop_ends_them() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=2)
+    bench.put(producer, 1, 2)
+    bench.back(consumer, bench.one_lease(consumer).token, 0, 2, kind=wire.BackKind.REJECT)
+    assert bench.info() == {"dead": 2}
+    assert bench.ask(producer, 1, "drop", queue="q", seqs=[2]) == {"count": 1}
+    assert bench.ask(producer, 2, "redrive", queue="q", seqs=[1]) == {"count": 1}
+    assert bench.one_lease(consumer).attempt == 1
+    after = bench.crash()
+    assert after.info() == {"leased": 1} and not after.machine.core.queues["q"].dead
+
+
+def test_peek_shows_bodies_and_takes_nothing() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.put(peer, 1, 3)
+    told = bench.ask(peer, 1, "peek", queue="q", state="ready", count=2)
+    assert told["rows"] == [[1, 1], [2, 1]] and told["parcels"][0][1][1] == b"12" and bench.info() == {"ready": 3}
+
+
+def test_a_repeated_look_at_messages_that_are_gone_meanwhile_is_answered_all_the_same() -> None:
+    bench = Bench()
+    producer, consumer, admin = bench.connect("p"), bench.connect("c"), bench.connect("a")
+    bench.put(producer, 1)
+    assert bench.ask(admin, 1, "peek", queue="q", state="ready", count=1)["rows"]
+    bench.ready(consumer, 1)
+    bench.done(consumer, bench.one_lease(consumer).token)
+    assert len(bench.log.released) == 1
+    assert bench.ask(bench.connect("a", link=2), 1, "peek", queue="q", state="ready", count=1)["rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("fly", {}),
+        ("info", {}),
+        ("declare", {"queue": "", "policy": {}}),
+        ("declare", {"queue": "q", "policy": {"lease": -1}}),
+        ("declare", {"queue": "q", "policy": {"colour": 1}}),
+        ("declare", {"queue": "q", "policy": {"backoff": 7}}),
+        ("pause", {"queue": 5}),
+        ("info", {"queue": ["q"]}),
+        ("peek", {"queue": "q", "state": "lost", "count": 1}),
+        ("peek", {"queue": "q", "state": "ready", "count": 0}),
+        ("redrive", {"queue": "q", "seqs": [[]]}),
+        ("drop", {"queue": "q", "seqs": 7}),
+        ("purge", {"queue": {}}),
+    ],
+)
+def test_wrong_arguments_are_answered_in_words_and_disturb_nobody(verb: str, arguments: dict[str, object]) -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.put(peer, 1)
+    assert bench.ask(peer, 1, verb, **arguments)["error"] == wire.Code.MALFORMED
+    assert [row["name"] for row in bench.ask(peer, 2, "list")["queues"]] == ["q"]
