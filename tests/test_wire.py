@@ -161,6 +161,10 @@ def test_so_it_is_as_the_argument_of_an_ask_and_as_a_column(title: str) -> None:
     refused(frame(Kind.PUT, ["q", 1, 1, 1]), b"\1\0\0\0", b"x", b"\x81\xa7headers" + RAW[title])
 
 
+def test_an_announced_length_takes_no_memory() -> None:
+    refused(frame(Kind.ASK, [1, 1, "info"]), b"\xdc\xf0\x00" * 21_000)  # 1,024 lists within one another, 60 Ki places each
+
+
 def test_a_large_bomb_is_not_even_unpacked() -> None:
     empties = b"\xdd\x00\x0f\xff\xff" + b"\x80" * 0xFFFFF
     assert "bytes" in refused(frame(Kind.ASK, [1, 1, "info"]), empties)
