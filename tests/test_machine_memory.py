@@ -1,0 +1,288 @@
+"""What a node remembers: a machine restored from its records, or from a checkpoint and later records, is the same machine.
+
+Random command sequences are played on a live node. Then three nodes start on its log: one replays everything, one starts
+from a checkpoint taken at the end, one from a checkpoint taken in the middle and the records after it. All must hold the
+same messages in the same places, know the same streams and leases, and answer the same questions alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings, strategies as st
+from node_bench import Bench, ManualLog, name
+
+from zmqkit import records, wire
+from zmqkit.machines.node import NodeMachine
+from zmqkit.parcel import Parcel
+from zmqkit.wire import BackKind
+
+QUEUES = ("q", "r")
+PRODUCERS, CONSUMERS = "pr", "cd"
+
+
+class Player:
+    """A node with two producers and two consumers that behave, and are unlucky."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.links = dict.fromkeys(PRODUCERS + CONSUMERS, 0)
+        self.next: dict[tuple[str, str], int] = {}
+        self.base: dict[tuple[str, str], int] = {}
+        self.held: dict[str, dict[int, wire.Lease]] = {letter: {} for letter in CONSUMERS}
+        self.seen = dict.fromkeys(CONSUMERS, 0)
+        self.beat = self.asked = 0
+        self.middle: tuple[int, list[tuple[int, bytes]]] = (0, [])
+        for letter in PRODUCERS + CONSUMERS:
+            self.connect(letter)
+
+    def peer(self, letter: str) -> bytes:
+        return f"{letter}{self.links[letter]}".encode()
+
+    def connect(self, letter: str) -> None:
+        self.links[letter] += 1
+        self.bench.hello(self.peer(letter), name(letter), self.links[letter])
+
+    def collect(self) -> None:
+        for letter in CONSUMERS:
+            for lease in self.bench.hear(self.peer(letter), wire.Lease):
+                self.held[letter][lease.token] = lease
+                self.seen[letter] = lease.token
+            for echo in self.bench.hear(self.peer(letter), wire.Echo):
+                for token in echo.revoked:
+                    self.held[letter].pop(token, None)
+
+    # -- what may happen ------------------------------------------------------------------------------------------------
+
+    def put(self, letter: str, queue: str, count: int, turn: bool) -> None:
+        first = self.next.get((letter, queue), 1)
+        self.next[letter, queue] = first + count
+        parcel = Parcel.of([f"{letter}{queue}{first + i}".encode() for i in range(count)])
+        self.bench.say(self.peer(letter), wire.Put(queue, first, count, self.base.get((letter, queue), 1), parcel), turn=turn)
+
+    def learn(self, letter: str, queue: str) -> None:
+        """All confirmed so far: the base moves on."""
+        self.base[letter, queue] = self.next.get((letter, queue), 1)
+
+    def ready(self, letter: str, window: int, forget: bool) -> None:
+        self.collect()
+        self.beat += 1
+        if forget and self.held[letter]:
+            self.held[letter].pop(next(iter(self.held[letter])))
+        held = [wire.Held(token, lease.count, 0.0) for token, lease in self.held[letter].items()]
+        windows = [wire.Window(queue, window, 0.0) for queue in QUEUES]
+        self.bench.say(self.peer(letter), wire.Ready(self.beat, self.seen[letter], windows, held))
+
+    def finish(self, letter: str, offset: int, count: int, kind: int, delay: float) -> None:
+        self.collect()
+        if not self.held[letter]:
+            return
+        token, lease = next(iter(self.held[letter].items()))
+        offset = min(offset, lease.count - 1)
+        count = min(count, lease.count - offset)
+        if kind == 5:
+            self.bench.done(self.peer(letter), token, offset, count)
+        elif kind == 6:
+            self.bench.say(self.peer(letter), wire.Save(token, offset, b"saved"))
+        else:
+            self.bench.back(self.peer(letter), token, offset, count, kind, delay)
+        if offset == 0 and count == lease.count and kind != 6:
+            del self.held[letter][token]
+
+    def relink(self, letter: str, bye: bool) -> None:
+        if bye:
+            self.bench.say(self.peer(letter), wire.Bye())
+            self.held.get(letter, {}).clear()
+        else:
+            self.bench.machine.lost(self.peer(letter), self.bench.now)
+        self.connect(letter)
+
+    def ask(self, verb: str, queue: str) -> None:
+        self.asked += 1
+        arguments: dict[str, Any] = {"queue": queue}
+        if verb == "declare":
+            arguments["policy"] = {"max_attempts": 2, "max_messages": 12, "on_full": ("drop_oldest", "dead_letter", "block")[self.asked % 3]}
+        self.bench.ask(self.peer("p"), self.asked, verb, **arguments)
+
+    def wait(self, seconds: float) -> None:
+        self.bench.wait(seconds)
+
+    def copy(self) -> None:
+        """The journal wants its oldest bodies moved."""
+        last = self.bench.log.last
+        self.bench.machine.copy(1, last // 2)
+        self.bench.turn()
+
+    def stall(self, stalled: bool) -> None:
+        """The disk syncs nothing until it is well again."""
+        self.bench.auto_sync = not stalled
+        self.bench.turn()
+
+    def checkpoint(self) -> None:
+        self.bench.turn()
+        self.middle = self.bench.log.last, self.bench.snapshot()
+
+
+letters, queues = st.sampled_from(PRODUCERS), st.sampled_from(QUEUES)
+consumers = st.sampled_from(CONSUMERS)
+STEP = st.one_of(
+    st.tuples(st.just(Player.put), letters, queues, st.integers(1, 5), st.booleans()),
+    st.tuples(st.just(Player.put), letters, st.just("q"), st.integers(1, 5), st.booleans()),
+    st.tuples(st.just(Player.learn), letters, queues),
+    st.tuples(st.just(Player.ready), consumers, st.integers(0, 6), st.booleans()),
+    st.tuples(st.just(Player.ready), consumers, st.integers(2, 6), st.just(False)),
+    st.tuples(st.just(Player.finish), consumers, st.integers(0, 4), st.integers(1, 5), st.integers(0, 6), st.sampled_from([-1.0, 0.0, 3.0])),
+    st.tuples(st.just(Player.finish), consumers, st.integers(0, 4), st.integers(1, 5), st.just(5), st.just(0.0)),
+    st.tuples(st.just(Player.relink), st.sampled_from(PRODUCERS + CONSUMERS), st.booleans()),
+    st.tuples(st.just(Player.ask), st.sampled_from(["declare", "purge", "pause", "resume", "redrive", "drop", "delete"]), queues),
+    st.tuples(st.just(Player.wait), st.sampled_from([0.1, 1.0, 3.0, 70.0])),
+    st.tuples(st.just(Player.copy)),
+    st.tuples(st.just(Player.stall), st.booleans()),
+    st.tuples(st.just(Player.checkpoint)),
+)
+
+
+def state(machine: NodeMachine) -> dict[str, Any]:
+    """All that must be the same in a restored machine, with what waits for durability counted where it will land."""
+    core = machine.core
+    found: dict[str, Any] = {}
+    for queue in core.queues.values():
+        batches = [
+            (b.qseq, b.count, b.fresh, b.back | b.delayed | b.returning, b.leased, b.dead, b.suspect & b.unsettled, b.position, b.size, b.at)
+            for b in queue.batches
+            if b.fresh != (1 << b.count) - 1 or b.suspect
+        ]
+        whole = [(row.qseq, row.count, row.position, row.size, row.at) for row in queue.backlog.rows()]
+        whole += [(b.qseq, b.count, b.position, b.size, b.at) for b in queue.batches if b.fresh == (1 << b.count) - 1 and not b.suspect]
+        found[queue.name] = (
+            queue.number, queue.policy, queue.paused, queue.next_qseq if queue.messages else None, queue.messages, queue.bytes,
+            batches, sorted(whole), queue.failed, queue.errors, queue.saved, queue.dead,
+        )  # fmt: skip
+    found["leases"] = {t: (x.queue, x.client, x.qseq, x.count, x.open, x.revoked) for t, x in core.leases.items() if x.open}
+    found["streams"] = {
+        (client.id, core.by_number[number].name): (stream.last, [a[:3] for a in stream.answers])
+        for client in core.clients.values() for number, stream in client.streams.items()
+    }  # fmt: skip
+    return found
+
+
+def due(machine: NodeMachine) -> dict[tuple[str, int], float]:
+    found = {}
+    for queue in machine.core.queues.values():
+        for when, qseq, mask in queue.delayed:
+            batch = queue.batches.find(qseq)
+            for first, count in records.ranges_of(mask & batch.delayed if batch else 0, qseq):
+                found.update({(queue.name, number): when for number in range(first, first + count)})
+    return found
+
+
+def play(steps: list[tuple[Callable[..., None], ...]]) -> Player:
+    player = Player()
+    for step, *arguments in steps:
+        step(player, *arguments)
+    player.stall(False)
+    player.bench.sync()
+    return player
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEP, min_size=5, max_size=60))
+def test_a_restored_machine_is_the_machine_that_was(steps: list[Any]) -> None:
+    player = play(steps)
+    live = player.bench
+    middle, taken = player.middle
+    replayed = live.crash()
+    later = Bench(ManualLog(live.log.items, 2, taken, middle), live.now + 0.1)
+    fresh = live.restart_from_checkpoint()
+    expected, times = state(live.machine), due(live.machine)
+    for other in (replayed, later, fresh):
+        assert state(other.machine) == expected
+        assert {key: when for key, when in due(other.machine).items()} == times
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(STEP, min_size=5, max_size=40), st.randoms(use_true_random=False))
+def test_a_log_cut_anywhere_restores_and_a_checkpoint_of_it_restores_the_same(steps: list[Any], random: Any) -> None:
+    player = play(steps)
+    kept = random.randint(0, player.bench.log.last)
+    cut = player.bench.crash(kept=kept)
+    again = cut.restart_from_checkpoint()
+    assert state(again.machine) == state(cut.machine) and due(again.machine) == due(cut.machine)
+
+
+def test_a_copied_message_is_moved_and_never_added() -> None:
+    bench = Bench()
+    producer = bench.connect("p")
+    bench.put(producer, 1, 2)
+    bench.machine.copy(1, bench.log.last)
+    bench.turn()
+    for after in (bench.crash(), bench.restart_from_checkpoint()):
+        consumer = after.connect("c", window=9)
+        assert [lease.count for lease in after.hear(consumer, wire.Lease)] == [2]
+        assert after.info() == {"leased": 2}
+
+
+def test_a_message_settled_before_its_copy_does_not_come_back() -> None:
+    """The copy was decided, then the DONE came, then the copy was written."""
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1)
+    bench.put(producer, 1)
+    put = next(record for record in bench.log.records() if isinstance(record, records.Put))
+    position = bench.log.records().index(put) + 1
+    bench.done(consumer, bench.one_lease(consumer).token)
+    kind, chunks, body = records.encode(records.Copy(put.queue, put.qseq, position, put.count, put.parcel))
+    after = Bench(ManualLog([*bench.log.items, (kind, b"".join(chunks), body)], 2), bench.now)
+    assert after.info() == {} and after.machine.core.queues["q"].messages == 0
+
+
+def test_a_body_that_was_moved_is_read_at_its_new_place() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c")
+    bench.put(producer, 1, 2)
+    bench.machine.copy(1, bench.log.last)
+    bench.turn()
+    bench.turn()
+    assert bench.log.released == {2}
+    bench.ready(consumer, 2)
+    assert [bytes(m) for m in bench.one_lease(consumer).parcel.messages()] == [b"1", b"2"]
+
+
+def test_a_lease_that_was_taken_back_and_whose_messages_are_settled_survives_a_checkpoint() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1, lease=2.0)
+    bench.put(producer, 1)
+    token = bench.one_lease(consumer).token
+    bench.wait(2.5)
+    bench.done(consumer, bench.one_lease(consumer).token)
+    after = bench.restart_from_checkpoint()
+    new = after.connect("c", link=2)
+    after.done(new, token)
+    assert after.verdicts(new) == [(token, 0, 1, "STALE")]
+
+
+def test_numbers_of_a_queue_are_not_given_twice_after_a_checkpoint() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1)
+    bench.put(producer, 1)
+    bench.done(consumer, bench.one_lease(consumer).token)
+    after = bench.restart_from_checkpoint()
+    peer = after.connect("p", link=2)
+    after.put(peer, 2, base=2)
+    assert after.hear(peer, wire.Confirm)[0].qseq == 2
+
+
+def test_attempts_and_suspects_survive_a_checkpoint() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=2)
+    bench.put(producer, 1, 2)
+    bench.machine.lost(consumer, bench.now)
+    bench.wait(2.5)
+    after = bench.restart_from_checkpoint()
+    worker = after.connect("w", window=9)
+    assert after.one_lease(worker).count == 1
+    after.machine.lost(worker, after.now)
+    after.wait(2.5)
+    last = after.restart_from_checkpoint()
+    found = [(lease.qseq, lease.attempt) for letter in "xy" for lease in last.hear(last.connect(letter, window=1), wire.Lease)]
+    assert sorted(found) == [(1, 2), (2, 1)]
