@@ -85,7 +85,7 @@ class Disk:
 
     def after_kill(self) -> Disk:
         left, twins = Disk(), {}
-        for name, file in [*self.names.items(), *self.durable_names.items(), *self.pending_names]:
+        for _, file in [*self.names.items(), *self.durable_names.items(), *self.pending_names]:
             if file is not None and id(file) not in twins:
                 twins[id(file)] = file.after_kill()
         left.names = {name: twins[id(file)] for name, file in self.names.items()}

@@ -59,17 +59,13 @@ class _Salvage:
     def run(self) -> Salvaged:
         self._take_checkpoint()
         report = self._report
+        # What was before the first file was not needed, unless no checkpoint stands for it.
+        report.last = min(self._segments[0][0] - 1, report.checkpoint) if self._segments else report.checkpoint
         for record in self._records():
-            if self._file is None:
-                report.last = min(record.lsn - 1, report.checkpoint)
-            if record.lsn > report.last + 1:
-                report.lost.append((report.last + 1, record.lsn - 1))
-                for lsn in range(report.last + 1, record.lsn):
-                    self._append(FILLER, True, lsn, b"")
+            self._fill(record.lsn - 1)
             self._append(record.kind, record.body, record.lsn, record.payload)
             report.records += 1
-        for lsn in range(report.last + 1, report.checkpoint + 1):
-            self._append(FILLER, True, lsn, b"")
+        self._fill(report.checkpoint)
         self._finish()
         return report
 
@@ -139,6 +135,13 @@ class _Salvage:
             raise JournalError(self._new.path, "no room for the salvaged records")
         self._report.last = lsn
 
+    def _fill(self, last: int) -> None:
+        """Say what is lost up to `last`, and put FILLERs in its place."""
+        if self._report.last < last:
+            self._report.lost.append((self._report.last + 1, last))
+        for lsn in range(self._report.last + 1, last + 1):
+            self._append(FILLER, True, lsn, b"")
+
     def _begin(self, first: int) -> None:
         successor = SegmentFile(self._new, self._new.create(_TEMPORARY), Start(self._epoch, first, self._node), 0)
         successor.name_it(_TEMPORARY)
@@ -153,7 +156,7 @@ class _Salvage:
 
     def _finish(self) -> None:
         if self._file is None or self._file.segment.last == self._report.checkpoint:
-            self._begin(max(self._report.last, self._report.checkpoint) + 1)
+            self._begin(self._report.last + 1)
         assert self._file is not None
         first = self._file.segment.first
         self._end(CLOSE)

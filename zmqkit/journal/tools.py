@@ -18,6 +18,7 @@ from .meta import Meta, read_meta
 from .record import OWN_KINDS
 from .recovery import History, examine, read_segment
 from .salvage import Salvaged, salvage
+from .segment import parse_name
 
 __all__ = ["CLEAN", "CORRUPT", "TORN", "Dumped", "Salvaged", "Stat", "Verdict", "dump", "salvage", "stat", "verify"]
 
@@ -120,6 +121,7 @@ def _meta(directory: Directory) -> Meta:
 
 
 def _verify_checkpoints(directory: Directory, history: History) -> None:
-    for lsn, name in [*history.checkpoints, *((0, name) for name in history.damaged)]:
+    for name in [*(name for _, name in history.checkpoints), *history.damaged]:
         if not checkpoint.is_whole(directory, name):
+            lsn, _ = parse_name(name, checkpoint.SUFFIX) or (0, 0)
             raise JournalCorrupt(os.path.join(directory.path, name), 0, lsn, "the checkpoint does not match its checksums")

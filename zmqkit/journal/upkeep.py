@@ -19,7 +19,6 @@ from .failstop import FailStop
 from .log import Item
 from .segment import Start
 
-SPARE = "spare" + TEMPORARY
 RETRY_SECONDS = 1.0
 
 
@@ -30,7 +29,8 @@ class Upkeep:
         self.segment_bytes = segment_bytes
         self._checkpoints = checkpoints  # (lsn, name), oldest first
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._spare: int | None = None
+        self._spare: tuple[int, str] | None = None  # descriptor, temporary name
+        self._spares = 0
         self._spare_lock = Lock()  # the writer makes its own when none is ready
         self._thread = Thread(target=self._run, name="zmqkit-journal-upkeep", daemon=True)
         self._asked = False
@@ -66,19 +66,19 @@ class Upkeep:
         self._jobs.put(None)
         self._thread.join()
         if self._spare is not None:
-            self.close_spare()
             with suppress(OSError):
-                self.directory.unlink(SPARE)
+                self.directory.unlink(self._spare[1])
+            self.close_spare()
 
     def close_spare(self) -> None:
         if self._spare is not None:
-            self.directory.close(self._spare)
+            self.directory.close(self._spare[0])
             self._spare = None
 
     # -- from the writer's ---------------------------------------------------------------------------------------------
 
-    def take_spare(self) -> int | None:
-        """The descriptor of a preallocated file named SPARE; None: no room for one."""
+    def take_spare(self) -> tuple[int, str] | None:
+        """Descriptor and temporary name of a preallocated file; None: no room for one."""
         self._make_spare()
         with self._spare_lock:
             spare, self._spare = self._spare, None
@@ -106,12 +106,14 @@ class Upkeep:
 
     def _make_spare(self) -> None:
         with self._spare_lock:
+            self._asked = False
             if self._spare is not None:
                 return
-            with suppress(FileNotFoundError):
-                self.directory.unlink(SPARE)
+            # A name of its own: the one before may be taken, and not have its final name yet.
+            self._spares += 1
+            name = f"spare-{self._spares}{TEMPORARY}"
             try:
-                fd = self.directory.create(SPARE)
+                fd = self.directory.create(name)
             except OSError as error:
                 self._no_room(error)
                 return
@@ -119,18 +121,17 @@ class Upkeep:
                 self.directory.allocate(fd, self.segment_bytes)
             except OSError as error:
                 self.directory.close(fd)
-                with suppress(FileNotFoundError):
-                    self.directory.unlink(SPARE)
+                self.directory.unlink(name)
                 self._no_room(error)
                 return
             self.directory.sync(fd)
-            self._spare = fd
-            self.starved = self._asked = False
+            self._spare = fd, name
+            self.starved = False
 
     def _no_room(self, error: OSError) -> None:
         if error.errno not in NO_ROOM:
             raise error
-        self.starved, self._asked = True, False
+        self.starved = True
         self._retry_at = monotonic() + RETRY_SECONDS
 
     def _publish(self, start: Start, items: Sequence[Item]) -> None:

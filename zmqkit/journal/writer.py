@@ -18,7 +18,7 @@ from .failstop import FailStop
 from .log import Buffer, Item
 from .record import CLOSE, END, OVERHEAD_BYTES, SEAL
 from .segment import SegmentFile, Start
-from .upkeep import RETRY_SECONDS, SPARE, Upkeep
+from .upkeep import RETRY_SECONDS, Upkeep
 
 GROUP_BYTES = 4 << 20  # written and synced at once at most: about 10 ms on a usual disk
 SYNC_AFTER_SECONDS = 0.1  # what nobody waits for is synced this much later at most
@@ -205,14 +205,15 @@ class Writer:
     def _make_successor(self, first: int) -> SegmentFile:
         if not self._file.is_in_place():
             raise OSError(ENOENT, "the journal's directory or segment was moved, replaced or deleted while in use")
-        while (fd := self._upkeep.take_spare()) is None:
+        while (spare := self._upkeep.take_spare()) is None:
             if self._stopping.is_set():
                 raise OSError(ENOSPC, "the disk is full and the journal is closing")
             self.stalled = True
             self._stopping.wait(RETRY_SECONDS)
         self.stalled = False
+        fd, temporary = spare
         successor = SegmentFile(self._upkeep.directory, fd, self._start._replace(first=first), self._upkeep.segment_bytes)
-        successor.name_it(SPARE)
+        successor.name_it(temporary)
         return successor
 
     def _close(self) -> None:
