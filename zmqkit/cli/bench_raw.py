@@ -13,28 +13,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import zmq
 
 from zmqkit import wire
 from zmqkit.cli.bench_load import CHUNK_MESSAGES, CLOCK, Tally, bodies, documents, percentiles
+from zmqkit.codec import packer, unpack_all
 from zmqkit.parcel import Buffer, Parcel
 
 Result = dict[str, Any]
 
 
 def encode(messages: Sequence[Any], first: int) -> list[Buffer]:
-    pack = msgpack.Packer().pack
+    pack = packer()
     return wire.encode(wire.Put("bench", first, len(messages), 1, Parcel.of([pack(message) for message in messages])))
 
 
 def decode(frames: list[bytes]) -> list[Any]:
-    """All bodies with one call of msgpack: an array's head in front of the joined bodies."""
     put = wire.decode(frames)
     assert isinstance(put, wire.Put)
-    head: bytes = msgpack.Packer().pack_array_header(put.count)
-    found: list[Any] = msgpack.unpackb(head + bytes(put.parcel.body))
-    return found
+    return unpack_all(put.count, put.parcel.body)
 
 
 def lists(messages: Iterator[Any]) -> Iterator[list[Any]]:

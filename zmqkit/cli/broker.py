@@ -16,6 +16,7 @@ import click
 import zmqkit
 from zmqkit.cli.options import DEFAULT_ENDPOINT
 
+LOOK_SECONDS = 0.25  # how soon a node whose journal failed ends its process
 LEVELS = ["debug", "info", "warning", "error"]
 
 
@@ -45,7 +46,9 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
     with node:
         click.echo(" ".join(["ready", *node.endpoints]))
         notify("READY=1")
-        stopped.wait()
+        while not stopped.wait(LOOK_SECONDS):
+            if node.failure:
+                raise node.failure
         notify("STOPPING=1")
 
 

@@ -109,10 +109,10 @@ def get(queue: str, count: int | None, follow: bool, keep: bool, timeout: float,
 
 
 def take(q: zmqkit.Queue[Any], left: int | None, timeout: float, follow: bool) -> zmqkit.Batch[Any] | None:
-    """The next batch of at most `left` messages; None when the queue is empty and stayed so for `timeout`."""
+    """The next batch of at most `left` messages; None when the queue gives nothing and it stayed so for `timeout`."""
     size = GET_BATCH_MAX if left is None else min(left, GET_BATCH_MAX)
     while not (batch := q.get_many(size, timeout=max(timeout, LOOK_SECONDS))):
-        if not follow and q.info().ready == 0:
+        if not follow and ((now := q.info()).ready == 0 or now.paused):
             return None
     return batch
 

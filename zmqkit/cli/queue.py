@@ -131,7 +131,7 @@ def rm(name: str, dry_run: bool, endpoint: str) -> None:
 @connect_option
 def policy(name: str, output: str, endpoint: str, backoff: tuple[float, float] | None, **changes: Any) -> None:
     """Show a queue's policy, or change what is given (and make the queue, if it is new)."""
-    given = {field: None if value == 0 else value for field, value in changes.items() if value is not None}
+    given: dict[str, Any] = {field: None if value == 0 else value for field, value in changes.items() if value is not None}
     if backoff:
         given["backoff"] = zmqkit.Backoff(*backoff)
     with zmqkit.connect(endpoint) as mq:

@@ -54,6 +54,11 @@ class Node(Peer):
         """The first real one, with the port that was taken where 0 was asked for; "" if there is none."""
         return self.endpoints[0] if self.endpoints else ""
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why it serves no more: JournalFailed, or Closed after `close`. None while all is well."""
+        return self._session.error
+
     def close(self, timeout: Duration = 5.0) -> None:
         """Stop serving: confirm what was taken, seal the journal. Connected clients keep their leases for their grace.
 
