@@ -51,7 +51,8 @@ def _check_leases(machine: NodeMachine) -> None:
         require(bool(lease.open or lease.revoked), f"lease {token} is over and was kept")
         require(not mask & masks.get(id(lease.batch), 0), f"lease {token} shares a message with another one")
         masks[id(lease.batch)] = masks.get(id(lease.batch), 0) | mask
-        opened[lease.client, lease.queue] = opened.get((lease.client, lease.queue), 0) + lease.open.bit_count()
+        if lease.open:
+            opened[lease.client, lease.queue] = opened.get((lease.client, lease.queue), 0) + lease.open.bit_count()
     for queue in core.queues.values():
         for batch in queue.batches:
             require(batch.leased == masks.pop(id(batch), 0), f"batch {batch.qseq} of {queue.name}: leased messages without a lease")
@@ -62,7 +63,7 @@ def _check_leases(machine: NodeMachine) -> None:
             require(consumer.open == held, f"consumer.open is {consumer.open}, its leases hold {held}")
         alone = core.leases.get(client.alone_token)
         require(not client.alone_token or (alone is not None and alone.open != 0), "alone with a lease that is over")
-    require(not opened, "an open lease without a consumer")
+    require(not any(opened.values()), "an open lease without a consumer")
 
 
 def _check_batch(queue: Queue, batch: Batch) -> None:
