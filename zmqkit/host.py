@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from logging import getLogger
 from typing import Any
@@ -14,8 +14,9 @@ from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.output import Dropped, Ended, Output, Send
 from zmqkit.parcel import Buffer, Parcel
 
+HELD_MAX = 4096  # answers to one peer that wait for the disk: more would not fit its pipe when they leave
 PARCELS_KEPT = 64  # parsed ones, so that a parcel leased message by message is parsed once
-TOLD_BYTES_MAX = 900 * 1024  # of bodies in one answer
+TOLD_BYTES_MAX = 900 * 1024  # of messages and their rows in one answer; a message of 1 MiB comes alone
 
 log = getLogger("zmqkit.node")
 
@@ -32,6 +33,7 @@ class Host:
         self._deliver = deliver
         self._wake = wake
         self._held: deque[Send] = deque()
+        self._held_by: Counter[bytes] = Counter()
         self._durable = 0  # what the machine has been told
         self._parcels: OrderedDict[int, Parcel] = OrderedDict()
 
@@ -97,16 +99,27 @@ class Host:
 
     def _send(self, output: Output, now: float) -> None:
         for send in output.sends:
-            if send.after > self._log.durable:
-                self._held.append(send)
-            elif send.after and self._held:
-                self._held.append(send)  # behind those that wait: answers keep their order
+            if send.after > self._log.durable or (send.after and self._held):  # behind those that wait: answers keep their order
+                self._hold(send, now)
             else:
                 self._let_go(send, now)
 
+    def _hold(self, send: Send, now: float) -> None:
+        if self._held_by[send.peer] >= HELD_MAX:
+            # As if it did not read: its link ends, and it says everything again on the next.
+            self.machine.core.drop("held-too-many", send.peer, type(send.command).__name__)
+            self.machine.unsent(send, now)
+            return
+        self._held_by[send.peer] += 1
+        self._held.append(send)
+
     def _release_held(self, now: float) -> None:
         while self._held and self._held[0].after <= self._durable:
-            self._let_go(self._held.popleft(), now)
+            send = self._held.popleft()
+            self._held_by[send.peer] -= 1
+            self._let_go(send, now)
+        if not self._held:
+            self._held_by.clear()
 
     def _let_go(self, send: Send, now: float) -> None:
         command: Any = send.command
@@ -130,15 +143,21 @@ class Host:
         return parcel.with_columns(body.columns) if body.columns else parcel
 
     def _told(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The bodies in an answer, as many as fit one frame."""
+        """The bodies in an answer, as many as fit one frame, with their rows."""
         parcels: list[list[Any]] = []
         size = count = 0
         for place in result["parcels"]:
             parcel = self._parcel(place)
-            if parcels and size + len(parcel.body) > TOLD_BYTES_MAX:
+            more = _told_bytes(parcel, result["rows"][count:])
+            while more > TOLD_BYTES_MAX and not parcels and (parcel.count > 1 or parcel.columns is not None):
+                parcel = parcel.split(0, parcel.count // 2) if parcel.count > 1 else Parcel(1, parcel.sizes, parcel.body)
+                more = _told_bytes(parcel, result["rows"])
+            if parcels and size + more > TOLD_BYTES_MAX:
                 break
-            size, count = size + len(parcel.body), count + parcel.count
+            size, count = size + more, count + parcel.count
             parcels.append([parcel.count, [bytes(frame) for frame in parcel.frames()]])
+            if parcel.count < place.count:
+                break
         return {**result, "rows": result["rows"][:count], "parcels": parcels}
 
     def close(self, now: float) -> None:
@@ -158,6 +177,10 @@ class Host:
         """The log is closed and all it has is durable: let go what waited."""
         self._durable = self._log.durable
         self._release_held(now)
+
+
+def _told_bytes(parcel: Parcel, rows: list[Any]) -> int:
+    return sum(map(len, parcel.frames())) + wire.packed_bytes(rows[: parcel.count])
 
 
 def _report(event: Ended | Dropped) -> None:

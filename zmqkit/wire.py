@@ -297,6 +297,11 @@ def encode(command: Command) -> list[Buffer]:
     return [b"".join([_frame(kind, fields[:-1]), *[entry.pack(*values) for values in fields[-1]]])]
 
 
+def packed_bytes(value: Any) -> int:
+    """How much this value takes inside a frame."""
+    return len(_pack(value))
+
+
 def _frame(kind: Kind, fields: list[Any]) -> bytes:
     header = _pack(fields)
     if len(header) > HEADER_BYTES_MAX:

@@ -34,7 +34,14 @@ class Peer:
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""
-        return [QueueInfo.from_wire(info) for info in self._session.ask("list", {}, patience(timeout))["queues"]]
+        found: list[QueueInfo] = []
+        more = True
+        while more:  # a node tells so many at a time as fit one answer
+            after = {"after": found[-1].name} if found else {}
+            told = self._session.ask("list", after, patience(timeout))
+            found += [QueueInfo.from_wire(info) for info in told["queues"]]
+            more = told["more"]
+        return found
 
     def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
         """Make the queue, or change its policy. Returns what holds from now on."""

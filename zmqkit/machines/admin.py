@@ -9,16 +9,29 @@ from zmqkit import records
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.leases import DELETED
 from zmqkit.machines.leasing import Leasing
+from zmqkit.machines.ledger import Entry
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
-from zmqkit.wire import NAME_BYTES_MAX, Ask, Code, Slice, Told
+from zmqkit.wire import NAME_BYTES_MAX, TEXT_CHARS_MAX, Ask, Code, Slice, Told
 
 Result = dict[str, Any]
 
 PEEK_MAX = 1000  # messages of one answer
+LIST_MAX = 1000  # queues of one answer
 STATES = ("ready", "leased", "delayed", "dead")
+
+# Argument -> (is it right?, what it is).
+ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "queue": (lambda v: type(v) is str and 1 <= len(v.encode()) <= NAME_BYTES_MAX, f"a text of 1 to {NAME_BYTES_MAX} bytes"),
+    "policy": (lambda v: type(v) is dict, "a map of policy fields"),
+    "state": (lambda v: v in STATES, f"one of {', '.join(STATES)}"),
+    "count": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
+    "seqs": (lambda v: type(v) is list and all(type(seq) is int for seq in v), "a list of whole numbers"),
+    "after": (lambda v: type(v) is str, "a text"),
+}
+OPTIONAL = ("seqs", "after")
 
 
 class Admin:
@@ -26,10 +39,12 @@ class Admin:
         self._core = core
         self._publishing = publishing
         self._leasing = leasing
-        self._verbs: dict[str, Callable[[Result], Result]] = {
-            "declare": self._declare, "info": self._info, "list": self._list, "peek": self._peek, "purge": self._purge,
-            "pause": self._pause, "resume": self._resume, "delete": self._delete, "dead_list": self._dead_list,
-            "redrive": self._redrive, "drop": self._drop,
+        # Verb -> what does it, and the arguments it needs. They are checked before anything is done or recorded.
+        self._verbs: dict[str, tuple[Callable[[Result], Result], tuple[str, ...]]] = {
+            "declare": (self._declare, ("queue", "policy")), "info": (self._info, ("queue",)), "list": (self._list, ()),
+            "peek": (self._peek, ("queue", "state", "count")), "purge": (self._purge, ("queue",)),
+            "pause": (self._pause, ("queue",)), "resume": (self._resume, ("queue",)), "delete": (self._delete, ("queue",)),
+            "dead_list": (self._dead_list, ("queue", "count")), "redrive": (self._redrive, ("queue",)), "drop": (self._drop, ("queue",)),
         }  # fmt: skip
 
     def ask(self, client: Client, command: Ask) -> None:
@@ -39,34 +54,38 @@ class Admin:
         if entry is None:
             self._publishing.flush()
             before = core.last
-            result = self._answer(command)
-            if "parcels" in result:  # bodies, which may be gone when it is asked again; and looking changes nothing
-                core.send(client.peer, Told(command.number, result))
-                return
-            asks.keep(command.number, result, core.last if core.last > before else 0)
-            entry = asks.find(command.number)
-            assert entry is not None
+            result = self._answer(command) if not asks.full else _error(Code.QUOTA, "too many questions: say which answers you have")
+            entry = Entry(result, core.last if core.last > before else 0)
+            if entry.after:  # the bodies of a look may be gone when it is asked again; and looking changes nothing
+                asks.keep(command.number, *entry)
         core.send(client.peer, Told(command.number, entry.result), entry.after)
 
     def _answer(self, command: Ask) -> Result:
-        verb = self._verbs.get(command.verb)
+        verb, needed = self._verbs.get(command.verb, (None, ()))
         if verb is None:
             return _error(Code.MALFORMED, f"this node knows no verb {command.verb!r}: is it older than the client?")
-        try:
-            return verb(command.arguments)
-        except (KeyError, TypeError, ValueError) as error:
-            return _error(Code.MALFORMED, str(error) if isinstance(error, ValueError) else f"{command.verb}: wrong arguments ({error!r})")
+        arguments = {name: value for name, value in command.arguments.items() if value is not None}
+        for name in (*needed, *(name for name in OPTIONAL if name in arguments)):
+            check, what = ARGUMENTS[name]
+            if name not in arguments or not check(arguments[name]):
+                given = f"{arguments[name]!r:.100}" if name in arguments else "none"
+                return _error(Code.MALFORMED, f"{command.verb}: {name} must be {what}, and not {given}")
+        return verb(arguments)
 
     def _named(self, arguments: Result) -> Queue | None:
-        return self._core.queues.get(_name(arguments))
+        return self._core.queues.get(arguments["queue"])
 
     # -- queues -----------------------------------------------------------------------------------------------------
 
     def _declare(self, arguments: Result) -> Result:
-        queue = self._core.queue(_name(arguments))
+        known = self._named(arguments)
+        try:
+            policy = QueuePolicy.from_wire({**(known.policy if known else QueuePolicy()).to_wire(), **arguments["policy"]})
+        except (TypeError, ValueError) as error:
+            return _error(Code.MALFORMED, str(error))
+        queue = self._core.queue(arguments["queue"])
         if queue is None:
             return _error(Code.QUOTA, "the node has as many queues as it takes")
-        policy = QueuePolicy.from_wire({**queue.policy.to_wire(), **arguments["policy"]})
         if policy != queue.policy:
             queue.policy = policy
             self._store_state(queue)
@@ -84,12 +103,15 @@ class Admin:
         consumers = [c for c in queue.consumers.values() if c.client.peer and heard - c.client.last_ready <= 2 * PATIENCE]
         return {
             "name": queue.name, "ready": queue.ready, "leased": counts["leased"], "delayed": counts["delayed"] + counts["returning"],
-            "dead": counts["dead"], "consumers": len(consumers), "bytes": queue.bytes, "oldest_age": max(0.0, self._core.now - oldest) if oldest is not None else 0.0,
+            "dead": counts["dead"], "consumers": len(consumers), "bytes": queue.bytes,
+            "oldest_age": max(0.0, self._core.now - oldest) if oldest is not None else 0.0,
             "paused": queue.paused, "policy": queue.policy.to_wire(),
         }  # fmt: skip
 
     def _list(self, arguments: Result) -> Result:
-        return {"queues": [self._info({"queue": name}) for name in sorted(self._core.queues)]}
+        """By name, at most LIST_MAX; `more` says that there are others: ask again for those `after` the last."""
+        names = sorted(name for name in self._core.queues if name > arguments.get("after", ""))
+        return {"queues": [self._info({"queue": name}) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
 
     def _pause(self, arguments: Result) -> Result:
         return self._set_paused(arguments, True)
@@ -98,7 +120,7 @@ class Admin:
         return self._set_paused(arguments, False)
 
     def _set_paused(self, arguments: Result, paused: bool) -> Result:
-        queue = self._core.queue(_name(arguments))
+        queue = self._core.queue(arguments["queue"])
         if queue is None:
             return _error(Code.QUOTA, "the node has as many queues as it takes")
         if queue.paused != paused:
@@ -139,9 +161,7 @@ class Admin:
 
     def _peek(self, arguments: Result) -> Result:
         queue, state = self._named(arguments), arguments["state"]
-        if state not in STATES:
-            raise ValueError(f"state {state!r}: give one of {', '.join(STATES)}")
-        rows, parcels = self._look(queue, state, _limit(arguments)) if queue else ([], [])
+        rows, parcels = self._look(queue, state, min(arguments["count"], PEEK_MAX)) if queue else ([], [])
         return {"rows": [[qseq, queue.failed.get(qseq, 0) + 1] for qseq in rows] if queue else [], "parcels": parcels}
 
     def _look(self, queue: Queue, state: str, limit: int) -> tuple[list[int], list[Slice]]:
@@ -161,7 +181,7 @@ class Admin:
             return {"rows": [], "parcels": []}
         rows: list[list[Any]] = []
         parcels: list[Slice] = []
-        for qseq, _ in self._dead_ranges(queue, arguments)[: _limit(arguments)]:
+        for qseq, _ in self._dead_ranges(queue, arguments)[: min(arguments["count"], PEEK_MAX)]:
             batch = queue.find(qseq)
             assert batch is not None
             reason, at = queue.dead[qseq]
@@ -188,21 +208,7 @@ class Admin:
 
 
 def _error(code: Code, text: str) -> Result:
-    return {"error": int(code), "text": text}
-
-
-def _name(arguments: Result) -> str:
-    name = arguments["queue"]
-    if type(name) is not str or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
-        raise ValueError(f"a queue's name is a text of 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
-    return name
-
-
-def _limit(arguments: Result) -> int:
-    count = arguments["count"]
-    if type(count) is not int or count < 1:
-        raise ValueError(f"count={count!r}: give a whole number of at least 1")
-    return min(count, PEEK_MAX)
+    return {"error": int(code), "text": text[:TEXT_CHARS_MAX]}
 
 
 def _joined(ranges: records.Ranges) -> records.Ranges:

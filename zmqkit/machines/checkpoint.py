@@ -65,6 +65,7 @@ def restore(queue: Queue, record: records.Backlog | records.Batch | records.Mark
         _restore_batch(queue, record)
     else:
         queue.failed, queue.errors, queue.saved = record.failed, record.errors, record.saved
+        queue.saved_bytes = sum(map(len, record.saved.values()))
         queue.dead = {qseq: (reason, at) for qseq, (reason, at) in record.dead.items()}
         for qseq, due in record.due.items():
             batch = queue.batches.find(qseq)

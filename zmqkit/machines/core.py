@@ -20,6 +20,8 @@ PATIENCE = 3.0  # without READY: no new lease
 LEASES_MAX = 512  # open tokens of one client: what one READY can list
 QUEUES_MAX = 10_000
 STREAMS_MAX = 100_000
+CLIENTS_MAX = 50_000
+PARTED_MAX = 1000  # streams of one client in queues that were deleted
 
 
 class Identity(NamedTuple):
@@ -107,7 +109,7 @@ class Core:
         for client in self.clients.values():
             client.consumers.pop(queue.number, None)
             stream = client.streams.pop(queue.number, None)
-            if stream is not None:
+            if stream is not None and len(client.parted) < PARTED_MAX:
                 client.parted[queue.name] = stream
 
     def _forget_waiting(self, queue: Queue) -> None:

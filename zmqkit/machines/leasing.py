@@ -199,6 +199,7 @@ class Leasing:
         core = self._core
         client.beat, client.seen, client.last_ready = command.beat, command.seen, core.heard
         client.next_echo = core.heard + ECHO_AFTER
+        client.revoke = []  # the newest READY restates all; so one ECHO is never about more tokens than one READY lists
         self._echoes[client.id] = client
         revoked: dict[int, int] = {}  # messages by queue (0: unknown) of tokens that are listed but not valid
         held = {entry.token: entry for entry in command.held}
@@ -245,6 +246,7 @@ class Leasing:
             else:
                 queue.consumers.pop(client.id, None)
                 core.hungry[number] = queue  # whoever ran dry for its suspects may have left it
+        client.consumers = {number: consumer for number, consumer in client.consumers.items() if consumer.window or consumer.open}
 
     def owe_echo(self, client: Client) -> None:
         self._echoes[client.id] = client

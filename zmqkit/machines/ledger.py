@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+ANSWERS_MAX = 1000  # kept for one asker
+
 
 class Entry(NamedTuple):
     result: Any
@@ -25,6 +27,10 @@ class Ledger:
         if base > self.base:
             self.base = base
             self._answers = {number: entry for number, entry in self._answers.items() if number >= base}
+
+    @property
+    def full(self) -> bool:
+        return len(self._answers) >= ANSWERS_MAX
 
     def find(self, number: int) -> Entry | None:
         return self._answers.get(number)

@@ -17,19 +17,18 @@ from math import inf
 from zmqkit import records, wire
 from zmqkit.machines import checkpoint
 from zmqkit.machines.admin import Admin
-from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core, Identity
+from zmqkit.machines.core import BEAT, CLIENTS_MAX, LEASES_MAX, PATIENCE, Core, Identity
 from zmqkit.machines.leases import STOPPED, UNSENT
 from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.output import Output, Send
 from zmqkit.machines.policy import QueuePolicy
-from zmqkit.machines.publishing import Publishing
+from zmqkit.machines.publishing import WINDOW_BATCHES, Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Accepted, Client, Stream
 from zmqkit.machines.settling import Settling
 from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
 from zmqkit.records import mask_of
 
-WINDOW_BATCHES = 64
 WINDOW_BYTES = 8 * 1024 * 1024
 STRANGERS_MAX = 1000  # NOSESSIONs a second in all; one a second to each
 FORGET_AFTER = 60.0  # a client that is away so long and holds and publishes nothing
@@ -95,6 +94,10 @@ class NodeMachine:
             text = f"this node speaks ZMK1 version {wire.VERSION}, the client {command.versions}: upgrade the older one"
             core.send(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, wire.Code.VERSION, 0.0, text))
             return
+        if command.client not in core.clients and len(core.clients) >= CLIENTS_MAX and not self._make_room():
+            text = f"this node knows {CLIENTS_MAX:,} clients, as many as it takes"
+            core.send(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, wire.Code.QUOTA, FORGET_AFTER, text))
+            return
         client = core.client(command.client)
         if command.link <= client.link or peer in self._peers:
             core.drop("late-hello", peer, f"link {command.link}, the newest is {client.link}")
@@ -111,6 +114,14 @@ class NodeMachine:
             "durability": core.identity.durability, "name": core.identity.name,
         }  # fmt: skip
         core.send(peer, wire.Welcome(wire.VERSION, core.identity.node, core.identity.epoch, BEAT, PATIENCE, limits))
+
+    def _make_room(self) -> bool:
+        """Strangers who said no more than HELLO give way before anybody is refused."""
+        core = self.core
+        if core.now >= self._next_forget - FORGET_AFTER + 1.0:  # at most once a second: it looks at all of them
+            self._next_forget = core.now + FORGET_AFTER
+            self._forget_absent(core.now, PATIENCE)
+        return len(core.clients) < CLIENTS_MAX
 
     def _reject(self, peer: bytes, reason: str, detail: str) -> None:
         """A stranger, or rubbish: it has no session here from now on, and is told so at most once a second."""
@@ -277,6 +288,9 @@ class NodeMachine:
     def _restore_put(self, queue: Queue, record: records.Put, position: int) -> None:
         client = self.core.client(record.client)
         stream = client.streams.get(queue.number) or self.core.open_stream(client, queue)
+        if not stream.last and record.base < record.first:
+            # The numbers before it went to a queue of this name that was deleted: they are stored, whatever became of them.
+            stream.answers.append(Accepted(record.base, record.first - record.base, record.qseq, position))
         stream.pass_base(record.base)
         stream.last, stream.seen = record.first + record.count - 1, record.at
         stream.answers.append(Accepted(record.first, record.count, record.qseq, position))
@@ -299,7 +313,7 @@ class NodeMachine:
                 if lease is None:
                     return  # of a queue that was deleted
                 if isinstance(record, records.Save):
-                    queue.saved[lease.qseq + record.offset] = record.blob
+                    queue.save(lease.qseq + record.offset, record.blob)
                     return
                 mask = mask_of(record.ranges) & lease.open
                 if isinstance(record, records.Done):
@@ -322,15 +336,19 @@ class NodeMachine:
         for queue in self.core.queues.values():
             yield from queue.positions()
 
-    def _forget_absent(self, now: float) -> None:
+    def _forget_absent(self, now: float, after: float = FORGET_AFTER) -> None:
         core = self.core
         for client in list(core.clients.values()):
-            for number in [n for n, stream in client.streams.items() if now - stream.seen > STREAM_RETENTION]:
-                del client.streams[number]
-            away = core.heard - client.last_ready > FORGET_AFTER
-            if away and not client.streams and not client.holds_any():
-                core.forgotten_token = max([core.forgotten_token, *client.leases])
-                for lease in list(client.leases.values()):
-                    core.forget_lease(lease)
+            for streams in (client.streams, client.parted):
+                for key in [key for key, stream in streams.items() if now - stream.seen > STREAM_RETENTION]:
+                    del streams[key]  # type: ignore[arg-type]
+            away = core.heard - client.last_ready > after
+            if not away or client.holds_any():
+                continue
+            client.doubt = max([client.doubt, *client.leases])
+            for lease in list(client.leases.values()):
+                core.forget_lease(lease)
+            if not client.streams and not client.parted:
+                core.forgotten_token = max(core.forgotten_token, client.doubt)
                 self._leave(client)
                 del core.clients[client.id]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
 from typing import Any, Literal
 
+SECONDS_MAX = 100 * 366 * 86400.0  # a longer lease or wait could not be told to a client, or would overflow its clock
 ON_FULL = ("reject", "block", "drop_oldest", "dead_letter")
 
 
@@ -51,13 +51,15 @@ class QueuePolicy:
             raise ValueError(f"on_full={self.on_full!r}: give one of {', '.join(ON_FULL)}")
         for name in ("lease", "grace"):
             if not _positive(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)!r}: give seconds above 0")
-        for name in ("max_messages", "max_bytes", "max_run"):
+                raise ValueError(f"{name}={getattr(self, name)!r}: give seconds above 0, and at most a hundred years")
+        for name in ("max_messages", "max_bytes"):
             value = getattr(self, name)
-            if value is not None and not _positive(value):
-                raise ValueError(f"{name}={value!r}: give a number above 0, or None for no limit")
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}={value!r}: give a whole number of at least 1, or None for no limit")
+        if self.max_run is not None and not _positive(self.max_run):
+            raise ValueError(f"max_run={self.max_run!r}: give seconds above 0, or None for no limit")
         if not (_positive(self.backoff.initial) and _positive(self.backoff.maximum)):
-            raise ValueError(f"backoff={self.backoff!r}: give seconds above 0")
+            raise ValueError(f"backoff={self.backoff!r}: give seconds above 0, and at most a hundred years")
 
     def to_wire(self) -> dict[str, Any]:
         return {**asdict(self), "backoff": [self.backoff.initial, self.backoff.maximum]}
@@ -76,4 +78,4 @@ class QueuePolicy:
 
 
 def _positive(value: Any) -> bool:
-    return type(value) in (int, float) and isfinite(value) and value > 0
+    return type(value) in (int, float) and 0 < value <= SECONDS_MAX

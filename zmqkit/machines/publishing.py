@@ -16,6 +16,7 @@ from zmqkit.machines.session import Accepted, Client, Stream
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
 from zmqkit.wire import Code, Confirm, Kind, Put, Refused
 
+WINDOW_BATCHES = 64  # of one stream that may be unanswered
 RETRY_AFTER = 0.5  # seconds a refused producer should wait; by then consumers or the disk may have made room
 
 
@@ -31,12 +32,15 @@ class Publishing:
         if queue is None or stream is None:
             self._refuse(client, command, None, Code.QUOTA, "the node has as many queues or producers as it takes")
             return
-        if command.base > stream.last + 1 or stream.answers:
-            stream.pass_base(command.base)
+        if command.base > stream.last + 1:
+            self.flush()  # what was taken in this turn is stored under the numbers it came with
+        stream.pass_base(command.base)
         if command.first + command.count - 1 <= stream.last:
             self._repeat(client, queue, stream, command)
         elif command.first != stream.last + 1:
             core.drop("put-behind-refusal", client.peer, f"{command.queue} {command.first} after {stream.last}")
+        elif len(stream.answers) + len(stream.merging) >= WINDOW_BATCHES:
+            core.drop("over-window", client.peer, f"{command.queue} {command.first}, base {command.base}")
         else:
             self._take(client, queue, stream, command)
 
@@ -61,25 +65,17 @@ class Publishing:
             stream.last += parcel.count
 
     def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
-        """The oldest ready messages give way, where the policy says so."""
-        policy, size = queue.policy, len(parcel.body)
+        """The oldest ready messages give way, where the policy says so and it helps."""
+        policy, core = queue.policy, self._core
         if policy.on_full not in ("drop_oldest", "dead_letter"):
             return False
-        if policy.max_messages is not None and queue.messages - queue.ready + parcel.count > policy.max_messages:
-            return False  # not even without all that is ready
-        if policy.max_bytes is not None and size > policy.max_bytes:
-            return False
         self.flush()
-        core, needed = self._core, parcel.count
-        if policy.max_messages is not None:
-            needed = max(needed, queue.messages + parcel.count - policy.max_messages)
-        ranges = []
-        for qseq, count, _, _ in queue.runs("ready"):
-            if needed <= 0:
-                break
-            ranges.append((qseq, min(count, needed)))
-            needed -= count
-        if not ranges:
+        messages = queue.messages + parcel.count - policy.max_messages if policy.max_messages is not None else 0
+        size = queue.bytes + len(parcel.body) - policy.max_bytes if policy.max_bytes is not None else 0
+        if size > 0 and policy.on_full == "dead_letter":
+            return False  # a dead letter keeps its body
+        ranges = queue.give_way(messages, size)
+        if ranges is None:
             return False
         if policy.on_full == "drop_oldest":
             record = records.Drop(queue.number, ranges)
@@ -89,7 +85,7 @@ class Publishing:
             dead = records.Dead(queue.number, 0, ranges, "the queue was full", core.now, False, "")
             core.record(dead)
             queue.bury_ready(dead)
-        return queue.has_room(parcel.count, size)
+        return queue.has_room(parcel.count, len(parcel.body))
 
     def _refuse(self, client: Client, command: Put, stream: Stream | None, code: Code, text: str) -> None:
         self.flush()

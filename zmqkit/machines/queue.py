@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from zmqkit import records
@@ -26,6 +26,8 @@ from zmqkit.machines.session import Consumer
 from zmqkit.records import mask_of, ranges_of
 
 HISTORY_CHARS = 200  # of each error but the last
+HISTORY_MAX = 10  # errors kept of one message: it may be snoozed for ever
+LEASE_MARKS_BYTES_MAX = 512 * 1024  # of errors and saved states in one lease: with the headers they must fit a frame
 
 
 class Returned(NamedTuple):
@@ -58,6 +60,7 @@ class Queue:
         self.failed: dict[int, int] = {}  # failures so far, of messages that have any
         self.errors: dict[int, list[str]] = {}
         self.saved: dict[int, bytes] = {}
+        self.saved_bytes = 0
         self.dead: dict[int, tuple[str, float]] = {}  # reason, when
         self.consumers: dict[bytes, Consumer] = {}  # in the order of their turn
         self.waiting = waiting
@@ -156,20 +159,37 @@ class Queue:
         return True
 
     def _even(self, qseq: int, count: int) -> int:
-        """How many of these messages have failed as often as the first."""
-        if self.failed:
-            failed = self.failed.get(qseq, 0)
+        """How many of these messages have failed as often as the first, and fit one frame with what they have collected."""
+        if self.failed or self.errors or self.saved:
+            failed, marks = self.failed.get(qseq, 0), self._marks_bytes(qseq)
             for index in range(1, count):
-                if self.failed.get(qseq + index, 0) != failed:
+                marks += self._marks_bytes(qseq + index)
+                if self.failed.get(qseq + index, 0) != failed or marks > LEASE_MARKS_BYTES_MAX:
                     return index
         return count
 
+    def _marks_bytes(self, qseq: int) -> int:
+        """At most, on the wire: four bytes a letter."""
+        errors = self.errors.get(qseq)
+        return (4 * len(errors[-1]) + 5 if errors else 1) + len(self.saved.get(qseq, b"")) + 5
+
     def lease(self, lease: Lease) -> None:
         batch, mask = lease.batch, lease.open << lease.offset
+        self._wake_for_replay(batch, mask)
         batch.fresh &= ~mask
         batch.back &= ~mask
         batch.leased |= mask
         self.ready -= lease.count
+
+    def _wake_for_replay(self, batch: Batch, mask: int) -> None:
+        """A replay reads no clock. But what is taken from ready was due by then, and so was all that was due before it."""
+        while mask & batch.delayed:
+            self.wake_delayed(self.delayed[0][0])
+
+    def save(self, qseq: int, blob: bytes) -> None:
+        """Kept for the message's next holder."""
+        self.saved_bytes += len(blob) - len(self.saved.get(qseq, b""))
+        self.saved[qseq] = blob
 
     def find(self, qseq: int) -> Batch | None:
         """The batch with this message, begun now if it was whole."""
@@ -189,6 +209,7 @@ class Queue:
     def _forget_marks(self, start: int, mask: int) -> None:
         for first, count in ranges_of(mask, start):
             for qseq in range(first, first + count):
+                self.saved_bytes -= len(self.saved.get(qseq, b""))
                 for marks in (self.failed, self.errors, self.saved, self.dead):
                     marks.pop(qseq, None)
 
@@ -233,6 +254,7 @@ class Queue:
             if history:
                 history[-1] = history[-1][:HISTORY_CHARS]
             history.append(error)
+            del history[:-HISTORY_MAX]
 
     def _to_dead(self, batch: Batch, mask: int, record: records.Dead) -> None:
         batch.dead |= mask
@@ -244,6 +266,7 @@ class Queue:
     def bury_ready(self, record: records.Dead) -> None:
         """Ready messages (by number) go to the dead letters: the queue was full."""
         for batch, mask in self._masks(record.ranges):
+            self._wake_for_replay(batch, mask)
             mask &= batch.ready
             self.ready -= mask.bit_count()
             batch.fresh &= ~mask
@@ -268,14 +291,24 @@ class Queue:
         """These numbers are settled, unless they are leased."""
         for first, count in record.ranges:
             self._drop_whole(first, first + count, position)
+        delayed = False
         for batch, mask in self._masks(record.ranges):
             mask &= batch.unsettled & ~batch.leased
+            delayed |= bool(mask & batch.delayed)
             self.ready -= (mask & batch.ready).bit_count()
             self.messages -= (mask & ~batch.dead).bit_count()
             for name in ("fresh", "back", "delayed", "returning", "dead"):
                 setattr(batch, name, getattr(batch, name) & ~mask)
             self._forget_marks(batch.qseq, mask)
             self._release_if_settled(batch, position)
+        if delayed:
+            self._forget_due_times()
+
+    def _forget_due_times(self) -> None:
+        """Of messages that are delayed no more: they could be due in years."""
+        found = ((entry, self.batches.find(entry[1])) for entry in self.delayed)
+        self.delayed = [entry for entry, batch in found if batch is not None and entry[2] & batch.delayed]
+        heapify(self.delayed)
 
     def _drop_whole(self, first: int, end: int, position: int) -> None:
         """Parcels nobody has begun, all inside the range, go without becoming batches."""
@@ -288,6 +321,21 @@ class Queue:
             self.messages -= row.count
             self.bytes -= row.size
             self.waiting.append((position, self, row.position))
+
+    def give_way(self, messages: int, size: int) -> records.Ranges | None:
+        """The oldest ready messages that would free so many messages and bytes; None if all of them would not."""
+        ranges: records.Ranges = []
+        places = [(batch.qseq, batch.ready, batch.size if batch.ready == batch.unsettled else 0) for batch in self.batches if batch.ready]
+        for qseq, mask, freed in [*places, *((row.qseq, (1 << row.count) - 1, row.size) for row in self.backlog.rows())]:
+            for first, count in ranges_of(mask, qseq):
+                count = count if size > 0 else min(count, messages)
+                if count > 0:
+                    ranges.append((first, count))
+                    messages -= count
+            size -= freed
+            if messages <= 0 and size <= 0:
+                return ranges
+        return None
 
     def _masks(self, ranges: records.Ranges) -> Iterator[tuple[Batch, int]]:
         for first, count in ranges:

@@ -22,6 +22,10 @@ CAUSES = {
 }  # fmt: skip
 
 
+ANSWERS_MAX = 2**18  # ranges for one peer in one turn: a DONE of a lease with holes is answered run by run
+SAVED_BYTES_MAX = 128 * 1024 * 1024  # of saved states on a node: they are kept in memory
+
+
 class Settling:
     def __init__(self, core: Core, leasing: Leasing) -> None:
         self._core = core
@@ -29,8 +33,12 @@ class Settling:
         self._answers: dict[bytes, list[tuple[int, int, int, int]]] = {}  # by peer
 
     def done(self, client: Client, command: Done) -> None:
+        answers = self._answers.setdefault(client.peer, [])
         for token, offset, count in command.ranges:
-            self._answers.setdefault(client.peer, []).extend(self._settle(client, command.wait, token, offset, count))
+            if len(answers) > ANSWERS_MAX:
+                self._core.drop("too-many-answers", client.peer, f"DONE of {token}")
+                return
+            answers.extend(self._settle(client, command.wait, token, offset, count))
 
     def _settle(self, client: Client, wait: bool, token: int, offset: int, count: int) -> list[tuple[int, int, int, int]]:
         lease = self._core.leases.get(token)
@@ -78,9 +86,13 @@ class Settling:
     def save(self, client: Client, command: Save) -> None:
         lease = self._held(client, command.token, command.offset, 1)
         if lease is not None and lease.open >> command.offset & 1:
-            queue = self._core.by_number[lease.queue]
-            self._core.record(records.Save(queue.number, command.token, command.offset, command.blob), waited=False)
-            queue.saved[lease.qseq + command.offset] = command.blob
+            core, queue, qseq = self._core, self._core.by_number[lease.queue], lease.qseq + command.offset
+            growth = len(command.blob) - len(queue.saved.get(qseq, b""))
+            if growth > 0 and sum(other.saved_bytes for other in core.queues.values()) + growth > SAVED_BYTES_MAX:
+                core.drop("too-much-saved", client.peer, f"{queue.name} {qseq}")
+                return
+            core.record(records.Save(queue.number, command.token, command.offset, command.blob), waited=False)
+            queue.save(qseq, command.blob)
 
     def _held(self, client: Client, token: int, offset: int, count: int) -> Lease | None:
         """The lease, if it is this client's and these messages are in it; what is stale changes nothing."""
