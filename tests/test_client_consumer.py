@@ -53,16 +53,16 @@ def test_ready_lists_what_is_in_hand_and_what_is_settled_without_an_answer() -> 
     assert [entry.token for entry in world.wait(1.0).of(wire.Ready)[0].held] == [7, 9]
 
 
-def test_ready_lists_at_most_512_tokens_those_in_hand_first() -> None:
+def test_ready_lists_at_most_512_tokens_first_those_in_hand_then_those_settled_last() -> None:
     world = consumer(2000)
     world.hear(*[lease(token) for token in range(1, 513)])
-    for token in range(1, 101):
+    for token in [*range(101, 201), *range(1, 101)]:
         world.machine.done(world.machine.holdings.leases[token], 0, 1)
     world.turn()
-    world.hear(*[lease(token) for token in range(513, 601)])
+    world.hear(*[lease(token) for token in range(513, 663)])
     world.machine.hurry()
-    held = world.turn().of(wire.Ready)[0].held
-    assert len(held) == 512 and [entry.token for entry in held[:412]] == list(range(101, 513))
+    held = [entry.token for entry in world.turn().of(wire.Ready)[0].held]
+    assert len(held) == 512 and held[:462] == list(range(201, 663)) and held[462:] == list(range(100, 50, -1))
 
 
 def test_seen_is_the_highest_token_over_all_links() -> None:

@@ -110,7 +110,10 @@ class Holdings:
         """What was open in a range is so no longer; returns its mask."""
         mask = ((1 << count) - 1) << offset & lease.open
         lease.open ^= mask
-        self.in_hand -= bool(mask) and not lease.open
+        if mask and not lease.open:
+            self.in_hand -= 1
+            if self.leases.pop(lease.token, None) is not None:
+                self.leases[lease.token] = lease  # last among those that wait for an answer, see `listed`
         return mask
 
     def save(self, lease: HeldLease, offset: int, blob: bytes) -> None:
@@ -124,9 +127,13 @@ class Holdings:
     # -- what is said -------------------------------------------------------------------------------------------------
 
     def listed(self) -> list[Held]:
-        """Rule 1. What is in hand comes first; `open` counts that alone, for a settled message uses no room."""
+        """Rule 1. What is in hand comes first; `open` counts that alone, for a settled message uses no room.
+
+        Then what was settled last: a node lets nobody hold more leases than a READY can list, so those that it cannot know to
+        be settled are always among these. The others have been settled there, and only their answers are on their way.
+        """
         held = [Held(t, lease.open.bit_count(), lease.wanted) for t, lease in self.leases.items() if lease.open]
-        rest = [Held(t, 0, lease.wanted) for t, lease in self.leases.items() if not lease.open]
+        rest = [Held(t, 0, lease.wanted) for t, lease in reversed(self.leases.items()) if not lease.open]
         return (held + rest)[:ENTRIES_MAX]
 
     def sends(self, beat: int) -> Iterator[Back | Save | Done]:
