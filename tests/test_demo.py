@@ -73,6 +73,7 @@ def test_a_diary_cut_off_by_a_kill_is_read_up_to_its_last_whole_line(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["--dir", "--input"])
 def test_the_demo_loses_nothing_while_workers_and_node_are_killed(tmp_path: Path, kind: str) -> None:
     source = tmp_path / "own"
@@ -83,7 +84,7 @@ def test_the_demo_loses_nothing_while_workers_and_node_are_killed(tmp_path: Path
     own = source if kind == "--dir" else tmp_path / "lines"
     count = 60 if kind == "--dir" else 300
     command = [sys.executable, "-m", "zmqkit.cli", "demo", "queue", kind, str(own), "--workers", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}, timeout=55)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"}, timeout=90)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     table = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())

@@ -158,8 +158,8 @@ class Run:
                 raise self._failure
             if batch := quiet(results.get_many, 256, timeout=LOOK_SECONDS):
                 heard = time.monotonic()
-                with batch:
-                    self._count(batch.bodies)
+                self._count(batch.bodies)
+                quiet(batch.ack)
                 self._kill_at_marks()
             elif info := quiet(jobs.info):
                 self.left = info.ready + info.leased + info.delayed + info.dead
@@ -191,10 +191,13 @@ class Run:
 
 
 def quiet(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The call's result, or None while the node is away: it is being restarted, and the link mends itself."""
+    """The call's result, or None while the node is away: it is being restarted, and the link mends itself.
+
+    None, too, where a lease ended with the killed node before our ack was on disk: those results come again and are not counted again.
+    """
     try:
         return call(*arguments, **options)
-    except (zmqkit.Timeout, zmqkit.Unreachable):
+    except (zmqkit.Timeout, zmqkit.StaleLease):
         return None
 
 
