@@ -30,6 +30,7 @@ from zmqkit.sockets import Context, Socket, Waker, close_dealer, doubt, open_dea
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 SLEEP_SECONDS_MAX = 60.0
 GOODBYE_LINGER_MS = 500
+LOCAL = b"\0local"  # begins the routing ids of links inside this process; libzmq's own have five bytes
 
 log = getLogger("zmqkit.reactor")
 
@@ -208,7 +209,10 @@ class Reactor:
             if not readable(router):
                 return True
             peer, *frames = receive(router)
-            host.machine.receive(peer, frames, moment)
+            if peer.startswith(LOCAL):
+                host.machine.core.drop("forged-id", peer, "a routing id of this process, from outside")
+            else:
+                host.machine.receive(peer, frames, moment)
         return False
 
     def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
@@ -265,7 +269,7 @@ class Reactor:
         self._disconnect(port)
         if port.endpoint is None:
             self._links += 1
-            port.peer = b"\0local" + self._links.to_bytes(4, "little")
+            port.peer = LOCAL + self._links.to_bytes(4, "little")
             self._local[port.peer] = port
             return
         try:
