@@ -1,0 +1,97 @@
+"""What one seed simulates: every seed first draws its own world (swarm testing), so that no two look alike.
+
+A world in which all faults are on all the time reaches less than many worlds in each of which only some are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from random import Random
+from typing import Any
+
+from zmqkit.simulator.clock import Scheduler
+from zmqkit.simulator.disk import DiskConfig
+from zmqkit.simulator.net import NetConfig
+
+# kind -> seconds between two of them, on average, where it is on
+FAULTS = {
+    "kill node": 6.0,
+    "cut power": 8.0,
+    "stop node": 7.0,
+    "slow disk": 4.0,
+    "full disk": 6.0,
+    "sync error": 12.0,
+    "damaged checkpoint": 9.0,
+    "kill client": 3.0,
+    "stop client": 3.0,
+    "leave": 4.0,
+    "hasty leave": 5.0,
+    "cut link": 1.5,
+    "half-open link": 3.0,
+    "unreachable": 4.0,
+    "pause queue": 6.0,
+    "look": 2.0,
+    "redrive": 5.0,
+    "purge": 9.0,
+}
+
+
+@dataclass
+class Config:
+    chaos_seconds: float = 15.0
+    producers: int = 2
+    workers: int = 2
+    both: bool = False  # workers also put what they made into the last queue
+    queues: int = 1
+    put_every: float = 0.05  # seconds, on average
+    put_messages: int = 5  # at most, in a batch
+    messages_max: int = 300  # puts in all, of one producer
+    credit: int = 4  # 0: auto
+    handlers: int = 2  # at a time, in one worker
+    batched: bool = False  # a handler takes what is there of a lease
+    handler_seconds: float = 0.05
+    slow_handlers: float = 0.0  # share that takes 3 leases long
+    failing: float = 0.1  # share of handler runs that ends otherwise than by ack
+    poison: float = 0.0  # share of messages that kill their worker
+    watched: float = 0.3  # share of acks that wait for their answer
+    lease: float = 5.0
+    grace: float = 2.0
+    max_attempts: int = 8
+    max_messages: int = 0  # 0: no limit
+    on_full: str = "reject"
+    drain_max: int = 256
+    drift: float = 0.0
+    net: NetConfig = field(default_factory=NetConfig)
+    disk: DiskConfig = field(default_factory=DiskConfig)
+    faults: tuple[str, ...] = ()
+
+    @classmethod
+    def draw(cls, scheduler: Scheduler) -> Config:
+        random = scheduler.random("config")
+        pick = random.choice
+        poison = pick((0.0, 0.0, 0.02))
+        return cls(
+            chaos_seconds=pick((3.0, 6.0, 12.0)),
+            producers=pick((1, 1, 2, 3)), workers=pick((1, 2, 2, 3, 4)), both=random.random() < 0.2, queues=pick((1, 1, 2)),
+            put_every=pick((0.005, 0.05, 0.05, 0.3)), put_messages=pick((1, 3, 8, 30)), messages_max=pick((20, 60, 150)),
+            credit=pick((0, 1, 1, 4, 20)), handlers=pick((1, 2, 8)), batched=random.random() < 0.25,
+            handler_seconds=pick((0.0005, 0.01, 0.1, 0.5)), slow_handlers=pick((0.0, 0.0, 0.02)),
+            failing=pick((0.0, 0.1, 0.3)), poison=poison, watched=pick((0.0, 0.3, 1.0)),
+            lease=pick((1.5, 5.0, 30.0)), grace=pick((1.2, 2.0, 2.0, 4.0)), max_attempts=3 if poison else pick((2, 3, 8)),
+            max_messages=pick((0, 0, 20, 60)), on_full=pick(("reject", "block", "drop_oldest", "dead_letter")),
+            drain_max=pick((2, 16, 256)), drift=pick((0.0, 0.01)),
+            net=NetConfig(pick(((30, 300), (30, 2_000), (500, 60_000)))),
+            disk=DiskConfig(pick(((50, 400), (100, 3_000), (3_000, 60_000))), pick(((10, 100), (10, 5_000))), pick((15, 60, 250))),
+            faults=_draw_faults(random),
+        )  # fmt: skip
+
+    def changed(self, **changes: Any) -> Config:
+        return Config(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value!r}" for name, value in asdict(self).items())
+
+
+def _draw_faults(random: Random) -> tuple[str, ...]:
+    share = random.choice((0.15, 0.3, 0.5))
+    return tuple(kind for kind in FAULTS if random.random() < share)

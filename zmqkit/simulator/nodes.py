@@ -1,0 +1,190 @@
+"""A node's process: the real machine and the real host on a simulated disk and simulated links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from zmqkit import wire
+from zmqkit.errors import JournalFailed
+from zmqkit.host import Host
+from zmqkit.machines.node import NodeMachine
+from zmqkit.machines.output import Output
+from zmqkit.parcel import Buffer
+from zmqkit.simulator.checks import Oracle
+from zmqkit.simulator.clock import Clock, Scheduler
+from zmqkit.simulator.disk import Disk, SimLog
+from zmqkit.simulator.net import HEARTBEAT, Link, Net
+
+COUNT_EVERY = 3  # turns; recounting all containers costs as much as a turn
+COMPARE_EVERY = 12  # and so does comparing every message
+
+
+class WatchedMachine(NodeMachine):
+    """Shows the oracle what it gives to its host."""
+
+    def __init__(self, log: SimLog, jitter: Callable[[], float]) -> None:
+        super().__init__(log.node, log.epoch, name="sim", durability="disk", jitter=jitter)
+        self.outputs: list[Output] = []
+
+    def take(self) -> Output:
+        output = super().take()
+        if output.records or output.events:
+            self.outputs.append(output)
+        return output
+
+
+class NodeProcess:
+    def __init__(self, scheduler: Scheduler, net: Net, disk: Disk, oracle: Oracle, drain_max: int) -> None:
+        self.scheduler, self.net, self.disk, self.oracle = scheduler, net, disk, oracle
+        self.clock = Clock(scheduler)
+        self.listening = self.paused = False
+        self.machine: WatchedMachine | None = None
+        self.host: Host | None = None
+        self.log: SimLog | None = None
+        self.turns = 0
+        self._drain_max = drain_max
+        self._random = scheduler.random("node")
+        self._inbox: list[tuple[bytes, list[bytes]]] = []
+        self._life = 0
+        self._turn_at: int | None = None
+        net.listener = self
+
+    # -- life -----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.listening:
+            return
+        self._life += 1
+        self.log = self.disk.open()
+        self.scheduler.note(f"node starts, epoch {self.log.epoch}")
+        self.machine = WatchedMachine(self.log, self._random.random)
+        self.host = Host(self.machine, self.log, self._deliver, self._wake)
+        self.host.recover(self.clock.now())
+        self.oracle.recovered(self.machine, self.disk.last, self.log.epoch)
+        self.listening, self.paused = True, False
+        self._inbox.clear()
+        self._turn_at = None
+        self._turn_by(self.scheduler.now)
+
+    def crash(self, power: bool) -> None:
+        if not self.listening or self.log is None:
+            return
+        self.scheduler.note("node loses power" if power else "node is killed")
+        self._life += 1
+        self.listening = False
+        self.log.kill()
+        self.net.kill_all(silent=power)
+        self.disk.lose(power)
+        self.machine = self.host = self.log = None
+
+    def pause(self) -> None:
+        """SIGSTOP. Its kernel goes on to take packets; nobody answers ZMTP heartbeats."""
+        if self.listening and not self.paused:
+            self.scheduler.note("node is stopped")
+            self.paused = True
+            for link in list(self.net.links.values()):
+                self.scheduler.after(self._random.randint(*HEARTBEAT), partial(self._missed, link, self._life))
+
+    def _missed(self, link: Link, life: int) -> None:
+        if self.paused and life == self._life:
+            self.net.kill(link)
+
+    def resume(self) -> None:
+        if self.paused:
+            self.scheduler.note("node goes on")
+            self.paused = False
+            self._turn_by(self.scheduler.now)
+
+    # -- turns ----------------------------------------------------------------------------------------------------------
+
+    def arrived(self, peer: bytes, frames: list[bytes]) -> None:
+        self._inbox.append((peer, frames))
+        self._turn_by(self.scheduler.now + self._random.randint(1, 200))
+
+    def _wake(self) -> None:
+        self._turn_by(self.scheduler.now + 1)
+
+    def _turn_by(self, moment: int | None) -> None:
+        if moment is None or (self._turn_at is not None and self._turn_at <= moment):
+            return
+        self._turn_at, life = max(moment, self.scheduler.now), self._life
+        at = self._turn_at
+        self.scheduler.at(at, lambda: self._turn(life, at))
+
+    def _turn(self, life: int, at: int) -> None:
+        if life != self._life or self._turn_at != at:
+            return
+        self._turn_at = None
+        if self.paused or self.machine is None or self.host is None:
+            return
+        if self.host.failed is not None:
+            self._fail_stop()
+            return
+        now = self.clock.now()
+        batch, self._inbox = self._inbox[: self._drain_max], self._inbox[self._drain_max :]
+        for peer, frames in batch:
+            self.machine.receive(peer, frames, now)
+        try:
+            self.host.turn(now, drained=not self._inbox)
+        except JournalFailed:
+            self._fail_stop()
+            return
+        for output in self.machine.outputs:
+            self.oracle.took(output)
+        self.machine.outputs.clear()
+        self.turns += 1
+        if self.turns % COUNT_EVERY == 0:
+            self.oracle.turned(self.machine, full=self.turns % COMPARE_EVERY == 0)
+        self._turn_by(self.clock.moment(self.machine.deadline))
+        if self._inbox:
+            self._turn_by(self.scheduler.now + 20)
+
+    def _fail_stop(self) -> None:
+        """A sync failed: nothing is confirmed after it; the process ends, and what was not durable may be lost."""
+        self.crash(power=True)
+        self.scheduler.after(300_000, self.start)
+
+    # -- sends ----------------------------------------------------------------------------------------------------------
+
+    def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
+        assert self.log is not None
+        link = self.net.links.get(peer)
+        reason = self.net.send_down(peer, frames)
+        if link is not None and reason is None:
+            command = wire.decode(frames)
+            self.oracle.said(link.dialer.client, command, self.log.durable)
+            self.scheduler.note(f"node -> {link.dialer.name} {brief(command)}")
+        return reason
+
+
+def brief(command: wire.Command) -> str:
+    """A command in a line of the trace."""
+    name = type(command).__name__.upper()
+    match command:
+        case wire.Put() | wire.Confirm() | wire.Refused():
+            return f"{name} {command.queue} {command.first}+{command.count}"
+        case wire.Lease():
+            return f"{name} {command.queue} {short(command.token)} {command.qseq}+{command.count} attempt {command.attempt}"
+        case wire.Ready():
+            held = " ".join(f"{short(entry.token)}({entry.open})" for entry in command.held)
+            windows = " ".join(f"{window.queue}:{window.messages}" for window in command.windows)
+            return f"{name} {command.beat} seen {short(command.seen)} [{windows}] {held}"
+        case wire.Echo():
+            return f"{name} {command.beat} {' '.join(map(short, command.revoked))}"
+        case wire.Done():
+            return f"{name} {' '.join(f'{short(t)}:{o}+{c}' for t, o, c in command.ranges)}"
+        case wire.Answer():
+            return f"{name} {' '.join(f'{short(t)}:{o}+{c}={wire.Verdict(v).name}' for t, o, c, v in command.ranges)}"
+        case wire.Back():
+            return f"{name} {short(command.token)}:{command.offset}+{command.count} {wire.BackKind(command.kind).name}"
+        case wire.Hello():
+            return f"{name} link {command.link}"
+        case wire.Ask():
+            return f"{name} {command.number} {command.verb}"
+        case _:
+            return name
+
+
+def short(token: int) -> str:
+    return f"{token >> 40}.{token & (1 << 40) - 1}"

@@ -1,0 +1,30 @@
+"""Make a failing seed smaller: leave out kinds of faults, then single faults, then clients, as long as it still fails."""
+
+from __future__ import annotations
+
+from zmqkit.simulator.config import Config
+from zmqkit.simulator.world import Fault, World
+
+
+def fails(seed: int, config: Config, faults: list[Fault] | None = None) -> bool:
+    world = World(seed, config)
+    world.faults = faults
+    try:
+        world.run()
+    except Exception:
+        return True
+    return False
+
+
+def shrink(seed: int, config: Config) -> tuple[Config, list[Fault]]:
+    for kind in config.faults:
+        smaller = config.changed(faults=tuple(other for other in config.faults if other != kind))
+        config = smaller if fails(seed, smaller) else config
+    for name, least in (("producers", 1), ("workers", 1), ("queues", 1), ("both", False), ("batched", False), ("drift", 0.0)):
+        smaller = config.changed(**{name: least})
+        config = smaller if fails(seed, smaller) else config
+    faults = World(seed, config).plan()
+    for fault in list(faults):
+        fewer = [other for other in faults if other is not fault]
+        faults = fewer if fails(seed, config, fewer) else faults
+    return config, faults
