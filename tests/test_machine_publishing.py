@@ -232,9 +232,23 @@ def test_dead_letter_on_full_keeps_the_oldest_among_the_dead() -> None:
 def test_a_full_queue_whose_producers_wait_says_so() -> None:
     bench = Bench()
     producer = bench.connect("p")
-    bench.declare(producer, max_messages=1, on_full="block")
+    bench.declare(producer, max_messages=2, on_full="block")
     bench.put(producer, 1, 2)
+    bench.put(producer, 3, base=3)
     assert bench.hear(producer, wire.Refused)[0].code == wire.Code.WAIT
+
+
+def test_a_batch_over_the_limit_does_not_block_its_producer_for_ever() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c")
+    bench.declare(producer, max_messages=2, on_full="block")
+    bench.put(producer, 1, 1)
+    bench.put(producer, 2, 5, base=2)
+    assert bench.hear(producer, wire.Refused)[0].code == wire.Code.WAIT
+    bench.ready(consumer, 1)
+    bench.done(consumer, bench.one_lease(consumer).token)
+    bench.put(producer, 2, 5, base=2)
+    assert confirms(bench, producer) == [(1, 1, 1), (2, 5, 2)]
 
 
 # -- a deleted queue -----------------------------------------------------------------------------------------------------

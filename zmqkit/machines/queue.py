@@ -69,6 +69,8 @@ class Queue:
 
     def has_room(self, count: int, size: int) -> bool:
         policy = self.policy
+        if policy.on_full == "block" and not self.messages:
+            return True  # a batch that alone is over the limit would wait for ever
         if policy.max_messages is not None and self.messages + count > policy.max_messages:
             return False
         return policy.max_bytes is None or self.bytes + size <= policy.max_bytes
