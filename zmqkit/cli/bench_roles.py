@@ -10,7 +10,6 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any
 
@@ -20,6 +19,7 @@ from zmqkit.cli.bench_load import CLOCK, Tally, bodies, documents, percentiles
 QUEUE = "bench"
 IDLE_SECONDS_MAX = 5.0  # a consumer that got nothing for so long takes the rest for lost
 SMALL_PUT_CLIENTS = 32
+POLL_SECONDS = 0.0002
 IDLE_CLIENTS = 100
 
 Result = dict[str, Any]
@@ -57,18 +57,21 @@ def put_small(mq: zmqkit.Client, messages: int, size: int) -> Result:
     """Puts of 1 to 8 messages: many clients, each of which waits for its confirm before it puts again."""
     begin, load, chance = CLOCK(), bodies(messages, size), random.Random(1)
     clients = [mq, *(zmqkit.connect(sys.argv[2]) for _ in range(SMALL_PUT_CLIENTS - 1))]
-    queues, waiting = [client.queue(QUEUE) for client in clients], dict[Future[Any], int]()
-    free, over = list(range(len(queues))), False
-    while not over or waiting:
-        while free and not over:
-            batch = list(islice(load, chance.randint(1, 8)))
-            over = not batch
-            if batch:
-                number = free.pop()
-                waiting[[queues[number].put_soon(body) for body in batch][-1]] = number
-        done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-        free += [waiting.pop(future) for future in done]
-    for client in clients[1:]:
+    puts = [client.queue(QUEUE).put_soon for client in clients]
+    waiting: dict[int, zmqkit.PutFuture] = {}
+    over = False
+    while not over:
+        free = [number for number in range(len(puts)) if number not in waiting or waiting[number].done()]
+        if not free:
+            time.sleep(POLL_SECONDS)
+        for number in free:
+            futures = [puts[number](body) for body in islice(load, chance.randint(1, 8))]
+            over = not futures
+            if over:
+                break
+            waiting[number] = futures[-1]
+    for client in clients:
+        client.flush(None)
         client.close()
     return {"first_ns": begin, "last_ns": CLOCK(), "durability": "disk"}
 
