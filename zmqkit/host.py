@@ -46,6 +46,11 @@ class Host:
         self.machine.core.last = self._durable = self._log.last
         self._log.retain(self.machine.positions())
         self.machine.begin(now)
+        core = self.machine.core
+        if core.last:
+            # A lease is sent without waiting for its record; one whose record the kill came before is known to nobody any more.
+            text = "restarted epoch=%d leases=%d: leases of earlier epochs above token=%d ended unwritten, if there were any"
+            log.info(text, core.identity.epoch, len(core.leases), core.logged_token)
         self._log.start(self._wake, self._fail)
 
     def _fail(self, error: Exception) -> None:

@@ -57,6 +57,7 @@ class Holdings:
         self.leases: dict[int, HeldLease] = {}
         self.in_hand = 0  # leases with open messages
         self.seen = 0  # highest token received, on any link
+        self.shortest = inf  # no lease in hand is shorter, in seconds
         self._done: list[tuple[int, int, int]] = []  # ranges to say
         self._hurry = False
         self._words: deque[Back | Save] = deque()  # to say
@@ -75,6 +76,7 @@ class Holdings:
 
     def granted(self, lease: Lease, renewed: float) -> HeldLease:
         held = self.leases[lease.token] = HeldLease(lease, renewed)
+        self.shortest = min(self.shortest, held.seconds)
         self.seen = max(self.seen, lease.token)
         self.in_hand += 1
         return held
@@ -218,6 +220,8 @@ class Holdings:
     def _bury(self, lease: HeldLease) -> None:
         if lease.spent:
             self.leases.pop(lease.token, None)
+            if not self.leases:
+                self.shortest = inf
 
 
 def _ghost(token: int) -> HeldLease:

@@ -29,6 +29,7 @@ from zmqkit.wire import BackKind
 WELCOME_SECONDS = 2.0
 BEAT_SECONDS = 1.0
 IDLE_BEATS = 2.5  # nothing held, nothing awaited
+BEATS_A_LEASE = 3  # a short lease is renewed before a lost turn or two end it
 PATIENCE_SECONDS = 3.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
 BYE_SECONDS = 2.0  # for the node's goodbye
@@ -265,7 +266,7 @@ class ClientMachine:
 
     def _beat_due(self) -> float:
         busy = len(self.asks) or self.holdings.awaited or any(stream.flights for stream in self.streams.values())
-        return self.beats.sent_at + self._beat * (1.0 if busy else IDLE_BEATS)
+        return self.beats.sent_at + (min(self._beat, self.holdings.shortest / BEATS_A_LEASE) if busy else self._beat * IDLE_BEATS)
 
     def _ready(self) -> None:
         windows = []
