@@ -138,4 +138,5 @@ def _explain_doubles(started: list[Execution], log: str) -> None:
         for token in sorted(held)[:-1]:
             told = any(t == token and first <= seq <= last for t, first, last in ended)
             epoch = token >> TOKEN_COUNTER_BITS
-            assert told or any(epoch < later and token > written for later, written in unwritten), f"message {seq}: lease {token} ended unexplained"
+            lost = any(epoch < later and token > written for later, written in unwritten)
+            assert told or lost, f"message {seq}: lease {token} ended unexplained"
