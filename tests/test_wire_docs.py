@@ -68,7 +68,8 @@ def kib(size: int) -> str:
 
 LIMITS = {
     "header": kib(wire.HEADER_BYTES_MAX), "frame": f"1 MiB + {kib(wire.FRAME_BYTES_MAX - 2**20)}", "body": kib(parcel.PARCEL_BYTES_MAX),
-    "messages": f"{parcel.PARCEL_MESSAGES_MAX:,}", "headers": kib(parcel.HEADERS_BYTES_MAX), "columns": kib(parcel.COLUMNS_BYTES_MAX),
+    "messages": f"{parcel.PARCEL_MESSAGES_MAX:,}",
+    "headers": f"{kib(parcel.MESSAGE_HEADERS_BYTES_MAX)} · {kib(parcel.HEADERS_BYTES_MAX)}", "columns": kib(parcel.COLUMNS_BYTES_MAX),
     "name": f"{wire.NAME_BYTES_MAX} bytes", "text": f"{wire.TEXT_CHARS_MAX:,} letters", "saved": kib(wire.BLOB_BYTES_MAX),
     "arguments": kib(wire.ARGUMENTS_BYTES_MAX), "items": f"{parcel.ITEMS_MAX:,} · {wire.VERSIONS_MAX}", "entries": f"{wire.ENTRIES_MAX}",
     "tokens": f"{core.LEASES_MAX}", "window": f"{publishing.WINDOW_BATCHES} (and {kib(node.WINDOW_BYTES)}", "held": f"{host.HELD_MAX:,}",

@@ -21,6 +21,7 @@ Buffer = bytes | memoryview
 PARCEL_MESSAGES_MAX = 4096
 PARCEL_BYTES_MAX = 1024 * 1024  # of body; one message may fill it
 FULL_BYTES = 64 * 1024  # a batch of this size gains nothing from growing
+MESSAGE_HEADERS_BYTES_MAX = 128 * 1024  # of one message: with those of a batch that it ends, they stay below the next limit
 HEADERS_BYTES_MAX = 256 * 1024  # of columns, from a producer; a node has to unpack them, at up to 1 µs a byte if they are meant to hurt
 COLUMNS_BYTES_MAX = 1024 * 1024  # of columns in all: what the producer gave, and what the node adds for the consumer
 ITEMS_MAX = PARCEL_MESSAGES_MAX  # in one msgpack array or map: an array's announced length is memory taken before it is filled

@@ -278,7 +278,8 @@ _BATCHES = frozenset((Kind.PUT, Kind.LEASE))
 _LARGE = {Kind.ASK: ARGUMENTS_BYTES_MAX, Kind.TOLD: FRAME_BYTES_MAX, Kind.SAVE: BLOB_BYTES_MAX + 5}
 _HEAD = Struct("<2sBH")
 
-_pack = msgpack.Packer(use_bin_type=True).pack
+# A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
+_pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
 
 
 def encode(command: Command) -> list[Buffer]:

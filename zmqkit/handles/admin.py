@@ -10,7 +10,7 @@ from zmqkit import codec
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.session import Session
 from zmqkit.machines.policy import QueuePolicy
-from zmqkit.parcel import Parcel
+from zmqkit.parcel import ITEMS_MAX, Parcel
 
 Load = Callable[[Any], Any] | None
 
@@ -67,13 +67,15 @@ class DeadLetters:
 
     def list(self, n: int = 1000, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> list[DeadLetter]:
         """The first `n`, or those of `seqs` that are there."""
-        wanted = None if seqs is None else [*seqs]
-        result = self._session.ask("dead_list", {"queue": self._queue, "count": n, "seqs": wanted}, patience(timeout))
-        rows = zip(result["rows"], _messages(result, self._load), strict=False)
-        return [
-            DeadLetter(seq, reason, attempts, at, [history] if isinstance(history, str) else [*history], headers, body)
-            for (seq, reason, attempts, at, history), (headers, body) in rows
-        ]
+        found: list[DeadLetter] = []
+        for part in _parts(seqs):
+            result = self._session.ask("dead_list", {"queue": self._queue, "count": n, "seqs": part}, patience(timeout))
+            rows = zip(result["rows"], _messages(result, self._load), strict=False)
+            found += [
+                DeadLetter(seq, reason, attempts, at, [history] if isinstance(history, str) else [*history], headers, body)
+                for (seq, reason, attempts, at, history), (headers, body) in rows
+            ]
+        return found[:n]
 
     def redrive(self, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> int:
         """Give all, or those, another life with all their attempts. Returns how many."""
@@ -84,8 +86,12 @@ class DeadLetters:
         return self._change("drop", seqs, timeout)
 
     def _change(self, verb: str, seqs: Sequence[int] | None, timeout: Duration | None) -> int:
-        wanted = None if seqs is None else [*seqs]
-        return int(self._session.ask(verb, {"queue": self._queue, "seqs": wanted}, patience(timeout))["count"])
+        return sum(self._session.ask(verb, {"queue": self._queue, "seqs": part}, patience(timeout))["count"] for part in _parts(seqs))
+
+
+def _parts(seqs: Sequence[int] | None) -> list[list[int] | None]:
+    """As many as one question takes; None, for all of them, stands alone."""
+    return [None] if seqs is None else [[*part] for part in (seqs[i : i + ITEMS_MAX] for i in range(0, len(seqs), ITEMS_MAX))]
 
 
 def peeked(result: dict[str, Any], load: Load) -> list[Peeked]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from math import isfinite
 
+from zmqkit.fields import SECONDS_MAX
+
 Duration = float | timedelta
 
 
 def seconds(duration: Duration) -> float:
-    """Raises ValueError for a negative or infinite one, TypeError for what is none."""
+    """At most three centuries, which the wire can say. Raises ValueError for a negative or infinite one, TypeError for what is none."""
     if isinstance(duration, timedelta):
         duration = duration.total_seconds()
     if isinstance(duration, bool) or not isinstance(duration, int | float):
         raise TypeError(f"{duration!r} is no duration: give seconds or a timedelta")
     if not isfinite(duration) or duration < 0:
         raise ValueError(f"{duration!r} is no duration: give finite seconds from 0 on, or None where waiting for ever is meant")
-    return float(duration)
+    return min(float(duration), SECONDS_MAX)
 
 
 def patience(timeout: Duration | None) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from zmqkit.errors import DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout
-from zmqkit.parcel import Parcel
+from zmqkit.parcel import Parcel, unpack_checked
 from zmqkit.wire import Code
 
 
@@ -231,7 +231,9 @@ class PutFuture(Future[Receipt]):
 
 
 def header_bytes(headers: dict[str, Any]) -> int:
-    """How much the headers of a message add to it. Raises TypeError or ValueError if msgpack cannot carry them."""
+    """How much the headers of a message add to it. Raises TypeError or ValueError if the wire cannot carry them."""
     if not isinstance(headers, dict) or not all(isinstance(name, str) for name in headers):
         raise TypeError("headers are a dict with str keys")
-    return len(msgpack.packb(headers))
+    packed = msgpack.packb(headers)
+    unpack_checked(packed)  # as the node will: what it refuses, it would refuse on every link
+    return len(packed)

@@ -17,7 +17,7 @@ from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unen
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, header_bytes
 from zmqkit.handles.session import Session, fresh
 from zmqkit.machines.link import ClientMachine
-from zmqkit.parcel import FULL_BYTES, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
+from zmqkit.parcel import FULL_BYTES, MESSAGE_HEADERS_BYTES_MAX, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
 
 READY_BATCHES_MAX = 64  # full ones that wait in this process; more makes putters wait
 CHUNK_MESSAGES = 64  # the first guess of put_many at what fills a batch
@@ -86,9 +86,12 @@ class Producer:
 
     def _check_headers(self, headers: Headers) -> int:
         try:
-            return header_bytes(headers)
+            size = header_bytes(headers)
         except Exception as error:
             raise Unencodable(f"cannot send headers {headers!r:.60}: {error}") from None
+        if size > MESSAGE_HEADERS_BYTES_MAX:
+            raise MessageTooLarge(size, MESSAGE_HEADERS_BYTES_MAX)
+        return size
 
     def _new_ticket(self, timeout: float | None) -> Ticket:
         """An open one, once there is room. With the lock held. Raises NotSent."""
