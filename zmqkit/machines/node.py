@@ -262,8 +262,8 @@ class NodeMachine:
             case records.Put():
                 self._restore_put(queue, record, position)
             case records.Lease():
-                lease = self._leasing.adopt(record)
-                queue.lease(lease)
+                if queue.find(record.qseq) is not None:  # in a salvaged journal its PUT may be lost
+                    queue.lease(self._leasing.adopt(record))
             case records.Held():
                 checkpoint.restore_lease(queue, self._leasing.adopt(record))
             case records.Stream():
