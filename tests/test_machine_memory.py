@@ -161,8 +161,8 @@ def state(machine: NodeMachine) -> dict[str, Any]:
         )  # fmt: skip
     found["leases"] = {t: (x.queue, x.client, x.qseq, x.count, x.open, x.revoked) for t, x in core.leases.items() if x.open}
     found["streams"] = {
-        (client.id, core.by_number[number].name): (stream.last, stream.answers[0].first if stream.answers else 0)
-        for client in core.clients.values() for number, stream in client.streams.items()
+        (client.id, core.by_number[number].name): (stream.answers[0].first, stream.answers[-1].first + stream.answers[-1].count)
+        for client in core.clients.values() for number, stream in client.streams.items() if stream.answers
     }  # fmt: skip
     return found
 
