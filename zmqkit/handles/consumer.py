@@ -35,7 +35,8 @@ class Loop:
         self._credit = _checked(credit)
         self.lease = 0.0 if lease is None else seconds(lease)
         self._idle = None if idle is None else seconds(idle)
-        inbox.join(self)
+        inbox.consumers.append(self)
+        inbox.restate()
 
     @property
     def credit(self) -> Credit:
@@ -45,7 +46,7 @@ class Loop:
     @credit.setter
     def credit(self, credit: Credit) -> None:
         self._credit = _checked(credit)
-        self._inbox.session.reactor.wake()
+        self._inbox.restate()
 
     def stop(self) -> None:
         """The loop ends before its next message. May be called from any thread and in a signal handler."""
@@ -54,7 +55,7 @@ class Loop:
             self._inbox.consumers.remove(self)
         except ValueError:
             return  # it has ended already
-        self._inbox.nudge()
+        self._inbox.restate()
 
     close = stop
 

@@ -46,7 +46,7 @@ class Inbox:
         self.front: Hand | None = None
         self.waiting = 0  # messages that gets wait for
         self.probes: dict[Reply, int | None] = {}  # gets that ask whether there is anything, and the beat before their question
-        self.nudged = False
+        self.restated = True  # for the I/O thread: who consumes, and what gets want, has changed
         self._hands: deque[Hand] = deque()  # behind `front`
         self._taken_by_get = self._settled_by_get = 0  # written by takers, by the I/O thread
         self._received = self._given_back = 0
@@ -121,7 +121,7 @@ class Inbox:
     def took_by_get(self, hand: Hand, count: int) -> None:
         with self.changed:
             self._taken_by_get += count
-            hand.got = True
+            hand.got = self.restated = True
 
     def wait(self, seen: int, timeout: float | None) -> None:
         """Until there is news after `seen`, or for `timeout`."""
@@ -171,7 +171,7 @@ class Inbox:
             self.waiting += count
             if probe:
                 self.probes[question] = None
-        session.reactor.wake()
+        self.restate()
         try:
             while (deadline is None or now() < deadline) and not (timeout == 0 and (question.given or not session.is_up)):
                 self.wait(seen, None if deadline is None else max(0.0, deadline - now()))
@@ -183,15 +183,11 @@ class Inbox:
             with self.changed:
                 self.waiting -= count
                 self.probes.pop(question, None)
-            session.reactor.wake()
+            self.restate()
 
-    def join(self, consumer: Loop) -> None:
-        self.consumers.append(consumer)
-        self.session.reactor.wake()
-
-    def nudge(self) -> None:
-        """Let every waiter look again. Takes no lock: a signal handler may call it."""
-        self.nudged = True
+    def restate(self) -> None:
+        """Who consumes, or how much, has changed; every waiter looks again. Takes no lock: a signal handler may call it."""
+        self.restated = True
         self.session.reactor.wake()
 
     # -- words: any thread ----------------------------------------------------------------------------------------------
@@ -246,7 +242,7 @@ class Inbox:
 
     def done(self, hand: Hand, first: int, count: int, by_get: bool, wait: bool = False, waiter: AckWait | None = None) -> None:
         lease = hand.lease
-        self._settled_by_get += count if by_get else 0
+        self._count_get(by_get, count)
         if waiter is not None:
             lease.watched = True
             self._ack_waits.append(waiter) if waiter not in self._ack_waits else None
@@ -257,7 +253,7 @@ class Inbox:
             self.session.machine.done(lease, first, count, wait)
 
     def back(self, hand: Hand, first: int, count: int, by_get: bool, kind: BackKind, delay: float, reason: str) -> None:
-        self._settled_by_get += count if by_get else 0
+        self._count_get(by_get, count)
         machine = self.session.machine
         if hand.lease.revoked:
             machine.drop(hand.lease, first, count)
@@ -265,8 +261,13 @@ class Inbox:
             machine.back(hand.lease, first, count, kind, delay, reason)
 
     def drop(self, hand: Hand, first: int, count: int, by_get: bool) -> None:
-        self._settled_by_get += count if by_get else 0
+        self._count_get(by_get, count)
         self.session.machine.drop(hand.lease, first, count)
+
+    def _count_get(self, by_get: bool, settled: int) -> None:
+        if by_get:
+            self._settled_by_get += settled
+            self.restated = True
 
     def save(self, hand: Hand, index: int, blob: bytes) -> None:
         if not hand.lease.revoked:
@@ -276,31 +277,38 @@ class Inbox:
 
     def pump(self, moment: float) -> bool:
         """Collect words, say what the application has taken, give back what nobody wants. True: there were words."""
-        self.session.machine.consumers.setdefault(self.queue, self.state)
         collected = bool(self.words)
         if collected:
             self._collect()
         if self.forgotten:
             self._give_back_forgotten()
-        state, consumers = self.state, list(self.consumers)
-        if not self.session.machine.stopping:
+        if self.restated:
+            self._restate()
+        front, state = self.front, self.state
+        buffered = length_hint(front.cursor) if front is not None else 0
+        for hand in self._hands:
+            buffered += length_hint(hand.cursor)
+        state.report(self._received - self._given_back - buffered, buffered, moment)
+        if buffered and state.excess:
+            self._give_back(state.excess)
+        return collected
+
+    def _restate(self) -> None:
+        """Somebody came, went, or asked for something else."""
+        self.restated = False
+        machine, state, consumers = self.session.machine, self.state, list(self.consumers)
+        machine.consumers.setdefault(self.queue, state)
+        if not machine.stopping:
             state.fixed = sum(consumer.credit for consumer in consumers if consumer.credit != "auto")
             state.autos = sum(consumer.credit == "auto" for consumer in consumers)
             state.waiting = self.waiting
             state.lease = max((consumer.lease for consumer in consumers), default=0.0)
         state.got = self._taken_by_get - self._settled_by_get
-        buffered = sum(length_hint(hand.cursor) for hand in self._all_hands())
-        state.report(self._received - self._given_back - buffered, buffered, moment)
-        if state.excess:
-            self._give_back(state.excess)
         for probe, beat in list(self.probes.items()):
             if beat is None:
-                self.session.machine.hurry()
-                self.probes[probe] = self.session.machine.beats.number
-        if self.nudged:
-            self.nudged = False
-            self._tell(None)
-        return collected
+                machine.hurry()
+                self.probes[probe] = machine.beats.number
+        self._tell(None)
 
     def _all_hands(self) -> list[Hand]:
         front = self.front
@@ -330,7 +338,7 @@ class Inbox:
         for _ in range(len(self.forgotten)):
             lease, got = self.forgotten.popleft()
             for first, count in ranges_of(lease.open):
-                self._settled_by_get += min(count, self._taken_by_get - self._settled_by_get) if got else 0
+                self._count_get(got, min(count, self._taken_by_get - self._settled_by_get))
                 if lease.revoked:
                     machine.drop(lease, first, count)
                 elif got or self.consumers:

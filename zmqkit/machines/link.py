@@ -135,13 +135,15 @@ class ClientMachine:
             return self._now  # something has happened since the last `take`
         if self.phase is not Phase.UP:
             return min(self._at, self._remind)
-        times = [self._beat_due(), self._remind]
+        soonest = min(self._beat_due(), self._remind)
         if self.beats.out:
             # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
-            times.append(self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
-        times.extend(stream.waits_until for stream in self.streams.values())
-        times.extend(state.slow_at for state in self.consumers.values())
-        return min(times)
+            soonest = min(soonest, self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
+        for stream in self.streams.values():
+            soonest = min(soonest, stream.waits_until)
+        for state in self.consumers.values():
+            soonest = min(soonest, state.slow_at)
+        return soonest
 
     def stop(self, now: float) -> None:
         """Rule 5. What is in hand may be finished; new leases go back. `Left` is the last event."""
@@ -166,7 +168,7 @@ class ClientMachine:
     @property
     def settled(self) -> bool:
         """Nothing is under way: every put, ask and ack has its answer, and nothing is in hand."""
-        return not (len(self.asks) or self.holdings.leases or any(stream.flights for stream in self.streams.values()))
+        return not (self.asks or self.holdings.leases or self._flying())
 
     def has_room(self, queue: str, full: bool) -> bool:
         """May a batch be `put` now? A full one while the window has room, one that could grow only if the line is quiet."""
@@ -253,20 +255,35 @@ class ClientMachine:
 
     def _speak(self) -> None:
         """Rule 2: READY, words, asks, puts. READY goes first, for it lists the leases that the words are about."""
-        restate = any(state.must_restate(clocked=not self.beats.out) for state in self.consumers.values())
-        if self._hurry or restate or self._now >= self._beat_due():
+        if self._hurry or self._now >= self._beat_due() or self._must_restate():
             self._ready()
-        self._out.sends.extend(self.holdings.sends(self.beats.number))
-        self._out.sends.extend(self.asks.sends())
+        sends = self._out.sends
+        if not self.holdings.speechless:
+            sends.extend(self.holdings.sends(self.beats.number))
+        if self.asks:
+            sends.extend(self.asks.sends())
         for stream in self.streams.values():
-            self._out.sends.extend(stream.sends(self._now))
+            if stream.flights:
+                sends.extend(stream.sends(self._now))
         if self._leaving or (self.stopping and self.settled):
             self._say(wire.Bye())
             self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
 
+    def _must_restate(self) -> bool:
+        for state in self.consumers.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
+            if state.must_restate(clocked=not self.beats.out):
+                return True
+        return False
+
     def _beat_due(self) -> float:
-        busy = len(self.asks) or self.holdings.awaited or any(stream.flights for stream in self.streams.values())
+        busy = self.asks or self.holdings.awaited or self._flying()
         return self.beats.sent_at + (min(self._beat, self.holdings.shortest / BEATS_A_LEASE) if busy else self._beat * IDLE_BEATS)
+
+    def _flying(self) -> bool:
+        for stream in self.streams.values():  # noqa: SIM110
+            if stream.flights:
+                return True
+        return False
 
     def _ready(self) -> None:
         windows = []
