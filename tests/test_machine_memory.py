@@ -16,7 +16,6 @@ from node_bench import Bench, ManualLog, name
 from zmqkit import records, wire
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Parcel
-from zmqkit.wire import BackKind
 
 QUEUES = ("q", "r")
 PRODUCERS, CONSUMERS = "pr", "cd"
@@ -102,7 +101,8 @@ class Player:
         self.asked += 1
         arguments: dict[str, Any] = {"queue": queue}
         if verb == "declare":
-            arguments["policy"] = {"max_attempts": 2, "max_messages": 12, "on_full": ("drop_oldest", "dead_letter", "block")[self.asked % 3]}
+            on_full = ("drop_oldest", "dead_letter", "block")[self.asked % 3]
+            arguments["policy"] = {"max_attempts": 2, "max_messages": 12, "on_full": on_full}
         self.bench.ask(self.peer("p"), self.asked, verb, **arguments)
 
     def wait(self, seconds: float) -> None:
@@ -126,13 +126,14 @@ class Player:
 
 letters, queues = st.sampled_from(PRODUCERS), st.sampled_from(QUEUES)
 consumers = st.sampled_from(CONSUMERS)
+DELAYS = st.sampled_from([-1.0, 0.0, 3.0])
 STEP = st.one_of(
     st.tuples(st.just(Player.put), letters, queues, st.integers(1, 5), st.booleans()),
     st.tuples(st.just(Player.put), letters, st.just("q"), st.integers(1, 5), st.booleans()),
     st.tuples(st.just(Player.learn), letters, queues),
     st.tuples(st.just(Player.ready), consumers, st.integers(0, 6), st.booleans()),
     st.tuples(st.just(Player.ready), consumers, st.integers(2, 6), st.just(False)),
-    st.tuples(st.just(Player.finish), consumers, st.integers(0, 4), st.integers(1, 5), st.integers(0, 6), st.sampled_from([-1.0, 0.0, 3.0])),
+    st.tuples(st.just(Player.finish), consumers, st.integers(0, 4), st.integers(1, 5), st.integers(0, 6), DELAYS),
     st.tuples(st.just(Player.finish), consumers, st.integers(0, 4), st.integers(1, 5), st.just(5), st.just(0.0)),
     st.tuples(st.just(Player.relink), st.sampled_from(PRODUCERS + CONSUMERS), st.booleans()),
     st.tuples(st.just(Player.ask), st.sampled_from(["declare", "purge", "pause", "resume", "redrive", "drop", "delete"]), queues),
@@ -149,7 +150,8 @@ def state(machine: NodeMachine) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for queue in core.queues.values():
         batches = [
-            (b.qseq, b.count, b.fresh, b.back | b.delayed | b.returning, b.leased, b.dead, b.suspect & b.unsettled, b.position, b.size, b.at)
+            (b.qseq, b.count, b.fresh, b.back | b.delayed | b.returning, b.leased, b.dead, b.suspect & b.unsettled)
+            + (b.position, b.size, b.at)
             for b in queue.batches
             if b.fresh != (1 << b.count) - 1 or b.suspect
         ]

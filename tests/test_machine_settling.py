@@ -173,6 +173,16 @@ def test_after_a_restart_a_done_of_a_lease_that_the_log_never_saw_is_stale() -> 
     assert after.verdicts(new) == [(token, 0, 1, "STALE")] and after.info() == {"ready": 1}
 
 
+def test_after_a_restart_a_revoked_message_is_stale_though_its_holder_returns_late() -> None:
+    bench, _, _, token = given(lease=2.0)
+    bench.wait(2.5)
+    after = bench.crash()
+    after.wait(10.0)
+    new = after.connect("c", link=2)
+    after.done(new, token)
+    assert after.verdicts(new) == [(token, 0, 1, "STALE")]
+
+
 def test_a_done_that_the_crash_ate_counts_when_it_is_repeated() -> None:
     bench, _, consumer, token = given()
     bench.auto_sync = False

@@ -56,7 +56,8 @@ def test_two_runs_of_a_seed_are_the_same_run_also_under_another_hash_seed() -> N
     program = "from zmqkit.simulator.world import run_seed; print(run_seed(5).world.scheduler.digest)"
     digests = {run_seed(5).world.scheduler.digest}
     for hash_seed in ("0", "1"):
-        done = subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True)
+        environment = {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
         digests.add(done.stdout.strip())
     assert len(digests) == 1
 
@@ -66,7 +67,9 @@ def test_a_seed_draws_its_world_before_anything_runs() -> None:
     assert len({str(World(seed).config) for seed in range(50)}) == 50
 
 
-def test_a_failing_seed_prints_its_config_and_how_to_run_it_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_seed_prints_its_config_and_how_to_run_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("zmqkit.machines.queue.Queue.land", lambda queue, what: None)  # nothing ever becomes ready
     assert main(["--seed", "3"]) == 1
     out = capsys.readouterr().out

@@ -308,6 +308,8 @@ class Leasing:
     def begin(self) -> None:
         """The node serves from now on: orphans wait for their holders as long as a lost link would."""
         core = self._core
+        for client in core.clients.values():
+            client.last_ready = core.heard  # nobody is absent yet: what was revoked is remembered as long as for a lost link
         for lease in core.leases.values():
             policy = core.by_number[lease.queue].policy
             lease.granted, lease.seconds = core.heard, policy.lease

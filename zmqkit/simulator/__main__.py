@@ -14,7 +14,8 @@ from zmqkit.simulator.world import Outcome, World, run_seed
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zmqkit.simulator", description="Look for a schedule that loses, doubles or stalls a message.")
+    about = "Look for a schedule that loses, doubles or stalls a message."
+    parser = argparse.ArgumentParser(prog="python -m zmqkit.simulator", description=about)
     parser.add_argument("--seed", type=int, help="run this one")
     parser.add_argument("--seeds", metavar="A-B", default="1-100", help="run all from A to B (default: 1-100)")
     parser.add_argument("--trace", action="store_true", help="print every event of it")

@@ -80,7 +80,8 @@ class World:
         self._born += 1
         random = self._random
         drift = random.uniform(-self.config.drift, self.config.drift)
-        process = ClientProcess(self.scheduler, self.net, self.oracle, f"{role.replace(' ', '')}#{self._born}", drift, partial(self._died, role))
+        name = f"{role.replace(' ', '')}#{self._born}"
+        process = ClientProcess(self.scheduler, self.net, self.oracle, name, drift, partial(self._died, role))
         self.clients[role] = process
         kind = role.partition(" ")[0]
         if kind == "admin":
