@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
 from random import Random
 
 import pytest
-from journal_disk import Disk, User
+from journal_disk import Disk, SimDirectory, User
 
 from zmqkit import errors
 from zmqkit.journal import Entry, Item, Journal
@@ -147,6 +148,8 @@ def test_two_checkpoints_are_kept() -> None:
     user = User(open_journal(disk)).start()
     for _ in range(5):
         turn(user)
+        newest = files(disk, ".checkpoint")[-1]
+        assert disk.durable_names[newest].durable == disk.names[newest].data
     user.journal.close()
     assert len(files(disk, ".checkpoint")) == 2
 
@@ -276,6 +279,55 @@ def test_a_crash_at_any_step_of_publishing_and_removing_leaves_a_whole_history()
         for seed, left in enumerate([disk.after_kill(), *(disk.after_power_cut(Random(seed)) for seed in range(10))]):
             recovered = User(open_journal(left)).history
             assert recovered == appended[: len(recovered)] and len(recovered) >= durable, (breaks_at, seed)
+
+
+class StallsInSeal(SimDirectory):
+    """Only a seal truncates."""
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        super().__init__(disk, path)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.reached.set()
+        self.go_on.wait()
+        super().truncate(fd, size)
+
+
+def test_no_checkpoint_is_published_before_its_segment_is_sealed_and_synced() -> None:
+    disk = Disk()
+    directory = StallsInSeal(disk, "/sim")
+    user = User(Journal("/sim", directory=lambda path: directory, segment_bytes=SEGMENT_BYTES)).start()
+    user.put(b"one")
+    user.checkpoint()
+    assert directory.reached.wait(10)
+    upkeep_is_through = threading.Event()
+    user.journal._upkeep._jobs.put(upkeep_is_through.set)
+    assert upkeep_is_through.wait(10)
+
+    assert not files(disk, ".checkpoint")
+
+    directory.go_on.set()
+    user.journal.close()
+    assert len(files(disk, ".checkpoint")) == 1
+
+
+def test_in_mode_os_no_file_goes_on_the_word_of_a_record_that_a_power_cut_could_take_back() -> None:
+    disk = Disk()
+    user = User(Journal("/sim", "os", directory=disk.open, segment_bytes=SEGMENT_BYTES)).start()
+    first = turn(user)
+    turn(user)
+    user.put(b"x")
+    assert user.settle(user.put(b"done with the first", body=False))
+    user.journal.release(first)
+    name = files(disk, ".log")[0]
+    through = threading.Event()
+    user.journal._upkeep._jobs.put(through.set)
+    assert through.wait(10) and name in disk.names
+    turn(user)  # syncs
+    user.put(b"x")
+    wait_until(lambda: name not in disk.names)
+    user.journal.close()
 
 
 def test_a_disk_that_gives_back_other_bytes_than_it_took_is_not_trusted_with_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:

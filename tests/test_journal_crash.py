@@ -15,7 +15,8 @@ from journal_disk import Disk, User
 
 from zmqkit import errors
 from zmqkit.journal import Journal
-from zmqkit.journal.record import OVERHEAD_BYTES
+from zmqkit.journal.record import OVERHEAD_BYTES, Stamp, encode, salt_of
+from zmqkit.journal.segment import START_BYTES
 
 SEGMENT_BYTES = 4096
 Record = tuple[int, bytes]
@@ -167,6 +168,27 @@ def test_of_two_segments_with_the_same_record_the_higher_epoch_wins() -> None:
     assert name not in moved.names
 
 
+def test_bytes_that_an_earlier_epoch_left_in_the_place_of_a_record_are_none() -> None:
+    disk = Disk()
+    User(open_journal(disk))
+    user = User(open_journal(disk)).start()
+    user.put(b"new")
+    assert user.settle()
+    file = disk.names["00000000000000000001-00000002.log"]
+    assert recover(disk.after_kill()) == user.history
+    stale = b"".join(encode(Stamp(salt_of(user.journal.node), 1), 3, True, 1, 0, [b"old"], 3))
+    file.data[START_BYTES : START_BYTES + len(stale)] = stale
+    assert recover(disk.after_kill()) == []
+
+
+def test_the_epoch_is_durable_before_anything_can_be_done_with_the_journal() -> None:
+    disk = Disk()
+    for epoch in range(1, 4):
+        assert open_journal(disk).epoch == epoch
+        assert not disk.pending_names
+        assert b"epoch %d\n" % epoch in disk.durable_names["meta"].durable
+
+
 # -- against a model ---------------------------------------------------------------------------------------------------
 
 BODY, DONE = b"body", b"done"
@@ -235,9 +257,7 @@ class JournalModel(RuleBasedStateMachine):
         self.appended = list(self.user.history)
         self.durable = self.user.journal.durable
         if self.durability == "os" and seed is not None:
-            self.durable = 0
-            self.stop()
-            self.durable = self.user.journal.durable
+            self.durable = 0  # all but sealed segments may go
         left = self.disk.after_kill() if seed is None else self.disk.after_power_cut(Random(seed))
         self.disk.broken = True
         self.disk.breaks_at = 0

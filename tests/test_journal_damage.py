@@ -10,7 +10,7 @@ from journal_disk import Disk, User
 
 from zmqkit import errors
 from zmqkit.journal import Journal
-from zmqkit.journal.record import SEAL, Source
+from zmqkit.journal.record import OVERHEAD_BYTES, SEAL, Source
 from zmqkit.journal.segment import START_BYTES, Start
 
 SEGMENT_BYTES = 2048
@@ -135,9 +135,10 @@ def zero_a_block(files: dict[str, bytearray]) -> None:
     data[60:120] = bytes(60)
 
 
-def repeat_a_block(files: dict[str, bytearray]) -> None:
+def repeat_a_record(files: dict[str, bytearray]) -> None:
     data = files[FIRST]
-    data[120:180] = data[60:120]
+    size = OVERHEAD_BYTES + len(b"record 1" * 10)
+    data[START_BYTES + 2 * size : START_BYTES + 3 * size] = data[START_BYTES + size : START_BYTES + 2 * size]
 
 
 def cut_a_sealed_segment(files: dict[str, bytearray]) -> None:
@@ -173,7 +174,7 @@ def lose_meta(files: dict[str, bytearray]) -> None:
     "surgery",
     [
         zero_a_block,
-        repeat_a_block,
+        repeat_a_record,
         cut_a_sealed_segment,
         empty_a_sealed_segment,
         lose_the_first_segment,

@@ -269,6 +269,33 @@ def test_a_forked_child_writes_nothing_and_its_parent_goes_on(tmp_path: Path) ->
     assert User(Journal(str(tmp_path))).history == user.history
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_path: Path) -> None:
+    alive, end = os.pipe()
+    ready, say = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            journal = Journal(str(tmp_path))
+            if os.fork() == 0:
+                os.close(end)
+                os.write(say, b"forked")
+                os.read(alive, 1)  # until the test is over
+                os._exit(0)
+            assert journal.epoch == 1
+            signal.pause()
+        finally:
+            os._exit(1)
+    assert os.read(ready, 6) == b"forked"
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+
+    Journal(str(tmp_path)).close()
+
+    for fd in (alive, end, ready, say):
+        os.close(fd)
+
+
 def test_a_closed_journal_takes_nothing_more(disk: Disk) -> None:
     user = open_user(disk).start()
     user.journal.close()

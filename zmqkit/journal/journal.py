@@ -65,6 +65,8 @@ class Journal:
         self._room = segment_bytes - min(RESERVE_BYTES, segment_bytes // 4)
         self._filled = 0
         self._floor = 0
+        self._released_at = 0
+        self._emptied = False
         self._cache = Cache(cache_bytes)
         self._directory = _locked(path, directory)
         self.path = self._directory.path
@@ -173,8 +175,9 @@ class Journal:
     def release(self, positions: Iterable[int]) -> None:
         positions = list(positions)
         self._cache.drop(positions)
-        if self._bodies.release(positions, self._floor):
-            self._upkeep.discard(self._bodies.take_unneeded(self._floor))
+        self._released_at = self._writer.durable
+        self._emptied = self._bodies.release(positions, self._floor) or self._emptied
+        self._remove_unneeded()
 
     def stragglers(self) -> tuple[int, int] | None:
         return self._bodies.stragglers(self._floor, self._segment_bytes)
@@ -218,10 +221,11 @@ class Journal:
         self._filled = 0
 
     def _remove_unneeded(self) -> None:
-        """A new checkpoint may have made old segments needless."""
+        """A new checkpoint, or a release, may have made old segments needless. In mode "os" the records that say so may not
+        have been synced yet: then the files wait, or after a power cut a body would be needed that is gone."""
         floor = self._upkeep.floor
-        if floor != self._floor:
-            self._floor = floor
+        if (self._emptied or floor != self._floor) and self._writer.synced >= self._released_at:
+            self._floor, self._emptied = floor, False
             self._upkeep.discard(self._bodies.take_unneeded(floor))
 
     def _abandon(self) -> None:

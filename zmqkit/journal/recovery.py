@@ -210,7 +210,6 @@ def _copy(directory: Directory, node: bytes, tail: Segment, epoch: int) -> Segme
                 parts = file.encode(record.kind, record.body, record.lsn, record.durable, [record.payload], size, 0)
                 if not file.append(parts, size + OVERHEAD_BYTES, record.lsn):
                     raise OSError(errno.ENOSPC, "no room to copy the last segment")
-        file.sync()
         file.seal(CLOSE)
         file.name_it(temporary)
     finally:

@@ -150,7 +150,6 @@ class _Salvage:
 
     def _end(self, kind: int) -> None:
         if self._file is not None:
-            self._file.sync()
             self._file.seal(kind)
             self._file.close()
 

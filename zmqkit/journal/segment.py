@@ -223,7 +223,8 @@ class SegmentFile:
         self._directory.sync(self._fd)
 
     def seal(self, kind: int) -> None:
-        """End the segment for good. Everything in it is synced already: END says so, and the disk might keep END alone.
+        """End the segment for good. Of a file that has its name, everything is synced already: END says so, and a power cut
+        might leave END alone.
 
         Without room for END it is left out: the records, or the next segment's first lsn, show the end as well.
         """

@@ -49,7 +49,7 @@ Work = Batch | Turnover | Stop
 
 
 class Writer:
-    """`durable` is what was promised to the caller, `_synced` what a power cut leaves: in mode "os" they differ, and only the
+    """`durable` is what was promised to the caller, `synced` what a power cut leaves: in mode "os" they differ, and only the
     second may stand in records, since a start takes it for proof."""
 
     def __init__(self, file: SegmentFile, start: Start, bodies: Bodies, upkeep: Upkeep, failstop: FailStop, syncs: bool) -> None:
@@ -63,9 +63,8 @@ class Writer:
         self._thread = Thread(target=self._run, name="zmqkit-journal-writer", daemon=True)
         self._stopping = Event()
         self._on_durable: Callable[[], None] = lambda: None
-        self._synced = self._proven = start.first - 1
+        self.written = self.durable = self.synced = self._proven = start.first - 1
         self._unsynced_since: float | None = None
-        self.written = self.durable = start.first - 1
         self.stalled = False  # there is no room for records that were accepted; they wait in memory
 
     def start(self, on_durable: Callable[[], None]) -> None:
@@ -127,7 +126,7 @@ class Writer:
 
     def _encode(self, batch: Batch, parts: list[Buffer], ahead: int) -> int:
         """Add the records of a batch to `parts`; returns their size."""
-        size, lsn, encode, durable = 0, batch.first, self._file.encode, self._synced
+        size, lsn, encode, durable = 0, batch.first, self._file.encode, self.synced
         for (kind, chunks, body), length in zip(batch.items, batch.sizes, strict=True):
             parts += encode(kind, body, lsn, durable, chunks, length, ahead + size)
             size += OVERHEAD_BYTES + length
@@ -155,8 +154,8 @@ class Writer:
             return
         self._file.sync()
         self._unsynced_since = None
-        self._synced = self.written
-        self._promise(self._synced)
+        self.synced = self.written
+        self._promise(self.synced)
 
     def _promise(self, lsn: int) -> None:
         if lsn > self.durable:
@@ -174,16 +173,16 @@ class Writer:
             return None
         if self._unsynced_since is not None:
             return max(0.0, self._unsynced_since + SYNC_AFTER_SECONDS - monotonic())
-        return SEAL_AFTER_SECONDS if self._proven < self._synced else None
+        return SEAL_AFTER_SECONDS if self._proven < self.synced else None
 
     def _quiet(self) -> None:
         if self._unsynced_since is not None:
             self._sync()
-        elif self._proven < self._synced:
-            parts = self._file.encode(SEAL, False, self._synced, self._synced, [], 0, 0)
-            if self._file.append(parts, OVERHEAD_BYTES, self._synced):
+        elif self._proven < self.synced:
+            parts = self._file.encode(SEAL, False, self.synced, self.synced, [], 0, 0)
+            if self._file.append(parts, OVERHEAD_BYTES, self.synced):
                 self._file.sync()  # before any record follows: a start relies on it
-            self._proven = self._synced
+            self._proven = self.synced
 
     # -- the end of a segment ------------------------------------------------------------------------------------------
 
@@ -198,7 +197,7 @@ class Writer:
             self._file.close()
             self._file = successor
             self._bodies.add(successor.segment)
-            self._proven = self._synced
+            self._proven = self.synced
         if work.checkpoint is not None and work.last:
             self._upkeep.publish(self._start._replace(first=work.last), work.checkpoint)
 
