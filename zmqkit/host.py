@@ -62,6 +62,16 @@ class Host:
         """Nothing waits for the disk."""
         return not self._held
 
+    def settle(self, now: float) -> bool:
+        """Let go what the log has made durable meanwhile; True if there was any. The first thing in a turn: somebody waits."""
+        durable = self._log.durable
+        if durable <= self._durable:
+            return False
+        self._durable = durable
+        self._release_held(now)
+        self.machine.durable(durable, now)
+        return True
+
     def turn(self, now: float, drained: bool = True) -> None:
         """Tick, then persist and send until the machine has no more to say. Raises JournalFailed."""
         machine = self.machine
@@ -71,12 +81,7 @@ class Host:
             output = machine.take()
             self._persist(output)
             self._send(output, now)
-            durable = self._log.durable
-            if durable > self._durable:
-                self._durable = durable
-                self._release_held(now)
-                machine.durable(durable, now)
-            elif not (output.records or output.sends):
+            if not self.settle(now) and not machine.has_more:
                 return
 
     def _persist(self, output: Output) -> None:

@@ -67,6 +67,7 @@ class Port:
         self.monitor: Socket | None = None
         self.peer = b""  # of a local link: its routing id at the host
         self.inbox: deque[list[Buffer]] = deque()
+        self.deadline = -inf  # of its machine, when it was last asked
 
 
 class Reactor:
@@ -152,8 +153,7 @@ class Reactor:
         error: Exception | None = None
         try:
             while now() < self._stop_at or not self._drained():
-                self._sleep()
-                self._turn()
+                self._turn(self._sleep())
                 if self._host is not None and self._host.failed is not None:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
@@ -167,31 +167,36 @@ class Reactor:
         """Nothing is held back and no client machine has anything on its way."""
         return (self._host is None or self._host.quiet) and not self._calls
 
-    def _sleep(self) -> None:
-        deadline = min([port.application.machine.deadline for port in self._ports], default=inf)
+    def _sleep(self) -> set[Any]:
+        """Until something is to be done; the sockets that can be read."""
+        deadline = min([port.deadline for port in self._ports], default=inf)
         if self._host is not None:
             deadline = min(deadline, self._host.machine.deadline)
         self._awake = False
         seconds = 0.0 if self._wanted or self._busy() else max(0.0, min(deadline, self._stop_at) - now())
-        for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX))):
-            if socket == self._waker.fd:
-                self._waker.clear()
-        self._awake, self._wanted = True, False
+        readable = {socket for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX)))}
+        self._awake = True
+        if self._waker.fd in readable:
+            self._waker.clear()
+        return readable
 
     def _busy(self) -> bool:
         return bool(self._calls) or any(port.inbox for port in self._ports)
 
-    def _turn(self) -> None:
-        drained = self._drain_router() if self._router is not None else True
-        for port in self._ports:
-            self._drain_port(port)
+    def _turn(self, readable: set[Any]) -> None:
+        if self._host is not None:
+            self._host.settle(now())
+        drained = self._drain_router() if self._router in readable else True
+        everyone, self._wanted = self._wanted, False  # somebody called or woke us: any application may have work
         moment = now()
         while self._calls:
             self._calls.popleft()(moment)
         for port in list(self._ports):
-            if port.application.machine.deadline <= moment:
-                port.application.machine.tick(moment)
-            self._flush_port(port, moment)
+            heard = port.socket in readable or port.monitor in readable or port.inbox
+            if heard:
+                self._drain_port(port)
+            if heard or everyone or port.deadline <= moment:
+                self._flush_port(port, moment)
         if self._host is not None:
             self._host.turn(moment, drained)
             for port in [port for port in self._ports if port.inbox]:
@@ -206,13 +211,13 @@ class Reactor:
         assert router is not None and host is not None
         moment = now()
         for _ in range(TURN_MESSAGES_MAX):
-            if not readable(router):
-                return True
             peer, *frames = receive(router)
             if peer.startswith(LOCAL):
                 host.machine.core.drop("forged-id", peer, "a routing id of this process, from outside")
             else:
                 host.machine.receive(peer, frames, moment)
+            if not readable(router):
+                return True
         return False
 
     def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
@@ -252,6 +257,8 @@ class Reactor:
 
     def _flush_port(self, port: Port, moment: float) -> None:
         application = port.application
+        if application.machine.deadline <= moment:
+            application.machine.tick(moment)
         application.pump(moment)
         output = application.machine.take()
         if output.connect is not None:
@@ -264,6 +271,7 @@ class Reactor:
             self._disconnect(port, GOODBYE_LINGER_MS)
         if output.events:
             application.handle(output.events, moment)
+        port.deadline = application.machine.deadline
 
     def _connect(self, port: Port, moment: float) -> None:
         self._disconnect(port)

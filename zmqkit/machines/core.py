@@ -48,6 +48,7 @@ class Core:
         self.leases: dict[int, Lease] = {}
         self.waiting: Waiting = deque()
         self.hungry: dict[int, Queue] = {}  # queues in which a lease may be granted now
+        self.delaying: dict[int, Queue] = {}  # queues with messages that wait for their time
         self.logged_token = 0  # highest token the recovered log knows
         self.forgotten_token = 0  # tokens up to here may belong to clients that were forgotten
         self.dropped: dict[str, int] = {}  # counted by reason
@@ -100,6 +101,7 @@ class Core:
 
     def remove_queue(self, queue: Queue) -> None:
         del self.queues[queue.name], self.by_number[queue.number]
+        self.delaying.pop(queue.number, None)
         self.hungry[queue.number] = queue  # whoever ran dry for its suspects need not any more
         self._forget_waiting(queue)
         for lease in [lease for lease in self.leases.values() if lease.queue == queue.number]:

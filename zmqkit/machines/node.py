@@ -137,7 +137,7 @@ class NodeMachine:
 
     def _bye(self, client: Client) -> None:
         core = self.core
-        self._settling.answer()
+        self._settling.answer(all_peers=True)
         for lease in list(client.leases.values()):
             self._leasing.end(lease, lease.open, STOPPED)
         self._publishing.flush()
@@ -179,15 +179,19 @@ class NodeMachine:
             else:
                 queue.land(what)
                 core.hungry[queue.number] = queue
+                if queue.delayed:
+                    core.delaying[queue.number] = queue
 
     def tick(self, now: float, drained: bool = True) -> None:
         """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
         core = self.core
         core.hear(now)
         self._leasing.tick({} if drained else self._turn)
-        for queue in core.queues.values():
-            if queue.delayed and queue.wake_delayed(now):
+        for queue in list(core.delaying.values()):
+            if queue.wake_delayed(now):
                 core.hungry[queue.number] = queue
+            if not queue.delayed:
+                del core.delaying[queue.number]
         if now >= self._next_forget:
             self._next_forget = now + FORGET_AFTER
             self._forget_absent(now)
@@ -195,14 +199,15 @@ class NodeMachine:
     @property
     def deadline(self) -> float:
         """When `tick` is due next."""
-        due = min((queue.delayed[0][0] for queue in self.core.queues.values() if queue.delayed), default=inf)
-        return min(due, self._leasing.deadline)
+        due = min((queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed), default=inf)
+        return min(due, self._leasing.deadline, self._settling.late)
 
     def stop(self, now: float) -> None:
         """No more puts and leases; clients learn it from an ECHO. What they hold waits in the journal for them."""
         core = self.core
         core.hear(now)
         core.stopping = True
+        self._settling.answer(all_peers=True)
         for client in self._peers.values():
             self._leasing.owe_echo(client)
 
@@ -227,6 +232,12 @@ class NodeMachine:
         self._turn = {}
         output, core.out = core.out, Output()
         return output
+
+    @property
+    def has_more(self) -> bool:
+        """Another `take` would give something."""
+        out = self.core.out
+        return bool(self.core.hungry or out.records or out.sends or out.released or out.events)
 
     # -- memory -----------------------------------------------------------------------------------------------------
 
@@ -329,6 +340,7 @@ class NodeMachine:
         core = self.core
         core.hear(now)
         core.hungry.clear()
+        core.delaying = {queue.number: queue for queue in core.queues.values() if queue.delayed}
         self._leasing.begin()
 
     def positions(self) -> Iterator[int]:

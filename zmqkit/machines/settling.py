@@ -8,6 +8,8 @@ Rule 2: the answer is per message. OK: settled by this token. STALE: certainly n
 
 from __future__ import annotations
 
+from math import inf
+
 from zmqkit import records
 from zmqkit.machines.core import Core
 from zmqkit.machines.leases import NACK, REJECT, SNOOZE, SPLIT, TOKEN_COUNTER_BITS, UNSTARTED, Lease
@@ -15,7 +17,7 @@ from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.session import Client
 from zmqkit.parcel import PARCEL_MESSAGES_MAX
 from zmqkit.records import ranges_of
-from zmqkit.wire import Answer, Back, BackKind, Done, Save, Verdict
+from zmqkit.wire import ENTRIES_MAX, Answer, Back, BackKind, Done, Save, Verdict
 
 CAUSES = {
     BackKind.NACK: NACK, BackKind.SPLIT: SPLIT, BackKind.REJECT: REJECT, BackKind.SNOOZE: SNOOZE, BackKind.UNSTARTED: UNSTARTED,
@@ -23,6 +25,8 @@ CAUSES = {
 
 
 ANSWERS_MAX = 2**18  # ranges for one peer in one turn: a DONE of a lease with holes is answered run by run
+LATE_SECONDS = 0.05  # an answer nobody waits for may take so long: one frame then answers for many
+LATE_RANGES = 64  # …unless so many have come together for one peer
 SAVED_BYTES_MAX = 128 * 1024 * 1024  # of saved states on a node: they are kept in memory
 
 
@@ -31,9 +35,14 @@ class Settling:
         self._core = core
         self._leasing = leasing
         self._answers: dict[bytes, list[tuple[int, int, int, int]]] = {}  # by peer
+        self._now: dict[bytes, None] = {}  # peers whose answers leave with this turn
+        self.late = inf  # when the others do
 
     def done(self, client: Client, command: Done) -> None:
         answers = self._answers.setdefault(client.peer, [])
+        self.late = min(self.late, self._core.now + LATE_SECONDS)
+        if command.wait or len(answers) + len(command.ranges) >= LATE_RANGES:
+            self._now[client.peer] = None
         for token, offset, count in command.ranges:
             if len(answers) > ANSWERS_MAX:
                 self._core.drop("too-many-answers", client.peer, f"DONE of {token}")
@@ -69,12 +78,19 @@ class Settling:
         # Of an older epoch: the log is a prefix, so a DONE is there only if its LEASE is.
         return Verdict.STALE if token > core.logged_token else Verdict.SETTLED
 
-    def answer(self) -> None:
-        """Answers of this turn, held until the records are durable: a repeat waits for the newest, so surely for its own."""
-        for peer, ranges in self._answers.items():
-            for start in range(0, len(ranges), 512):
-                self._core.send(peer, Answer(ranges[start : start + 512]), self._core.last)
-        self._answers.clear()
+    def answer(self, all_peers: bool = False) -> None:
+        """Answers that are due, held until the records are durable: a repeat waits for the newest, so surely for its own."""
+        if all_peers or self._core.now >= self.late:
+            self._now.update(dict.fromkeys(self._answers))
+        if not self._now:
+            return
+        for peer in self._now:
+            ranges = self._answers.pop(peer, [])
+            for start in range(0, len(ranges), ENTRIES_MAX):
+                self._core.send(peer, Answer(ranges[start : start + ENTRIES_MAX]), self._core.last)
+        self._now.clear()
+        if not self._answers:
+            self.late = inf
 
     def back(self, client: Client, command: Back) -> None:
         lease = self._held(client, command.token, command.offset, command.count)
