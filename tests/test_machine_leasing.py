@@ -378,6 +378,7 @@ def suspects(bench: Bench, count: int = 2) -> None:
 def test_a_suspect_is_leased_by_itself_and_nothing_beside_it() -> None:
     bench = Bench()
     suspects(bench)
+    bench.put(b"p1", 3, base=3)
     worker = bench.connect("c", window=10)
     assert leased(bench, worker) == [(1, 1)]
 

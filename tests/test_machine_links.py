@@ -116,6 +116,7 @@ def test_a_new_message_is_leased_only_when_it_is_durable() -> None:
     producer, consumer = bench.connect("p"), bench.connect("c", window=1)
     bench.auto_sync = False
     bench.put(producer, 1)
+    bench.ready(consumer, 1, beat=2)  # room and the wish are there
     assert not bench.hear(consumer, wire.Lease)
     bench.sync()
     assert bench.one_lease(consumer).qseq == 1

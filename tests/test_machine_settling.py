@@ -303,11 +303,13 @@ def test_a_save_of_a_lease_that_is_over_is_not_kept() -> None:
 
 
 def test_a_body_is_released_when_all_of_its_parcel_is_durably_settled_and_not_before() -> None:
-    bench, _, consumer, token = given(2)
+    bench, producer, consumer, token = given(2)
     bench.done(consumer, token, 0, 1)
     assert not bench.log.released
     bench.auto_sync = False
+    bench.put(producer, 3, base=3)
     bench.done(consumer, token, 1, 1)
+    bench.sync(bench.log.last - 1)  # the PUT is, the DONE is not
     assert not bench.log.released
     bench.sync()
     bench.sync()

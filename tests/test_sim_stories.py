@@ -157,6 +157,15 @@ def test_rq4_on_a_half_open_link_a_worker_starts_nothing_after_grace() -> None:
     assert stage.ends == {"link-lost": 1}
 
 
+def test_rl2_a_link_on_which_nothing_comes_back_is_given_up() -> None:
+    """Only the application is deaf: the sockets below are well, so no heartbeat of ZeroMQ's own tells."""
+    stage = Stage()
+    producer = stage.producer()
+    stage.net.listener = None  # what is sent up arrives nowhere
+    stage.put(producer, run=6.0)
+    assert stage.told("HELLO")[-1] != "producer -> node HELLO link 1"
+
+
 def test_rq2_a_lease_that_died_with_its_link_is_back_at_once_and_no_attempt() -> None:
     stage = Stage()
     producer, worker = stage.producer(), stage.worker()
@@ -241,6 +250,7 @@ def test_rl6_another_node_at_the_same_place_ends_every_held_lease() -> None:
     stage.another_node()
     stage.run(3.0)
     assert worker.revoked == [1]
+    assert [line for line in stage.told("READY")[-2:] if "1.1(" in line] == [], "it means nothing to this node, or something else"
 
 
 # -- settling ------------------------------------------------------------------------------------------------------------

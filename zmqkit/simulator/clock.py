@@ -78,4 +78,6 @@ class Clock:
 
     def moment(self, seconds: float) -> int | None:
         """The virtual time at which this clock shows `seconds`; None: never."""
+        if seconds == -inf:
+            return 0
         return None if seconds == inf else ceil((seconds - START_SECONDS) / self._rate * SECOND)

@@ -1,0 +1,274 @@
+"""Rules, what each promises, the test that shows it, and a mutant: a small change that takes the rule out of the code.
+
+`test_mutants.py` applies each mutant to a copy of the package and demands that the named test fails; docs/rules.md is written
+from this table. A mutant is (file below zmqkit/, old text, new text); the old text stands exactly once in that file.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    name: str
+    promise: str
+    test: str
+    file: str
+    old: str
+    new: str
+
+
+LINKS, PUTS = "test_machine_links.py::", "test_machine_publishing.py::"
+LEASES, SETTLING, MEMORY = "test_machine_leasing.py::", "test_machine_settling.py::", "test_machine_memory.py::"
+STORY = "test_sim_stories.py::"
+NODE, PUBLISHING, LEASING = "machines/node.py", "machines/publishing.py", "machines/leasing.py"
+
+RULES = [
+    Rule(
+        "R-L1", "A routing id that did not say HELLO is told so, and nothing of it is applied.",
+        LINKS + "test_what_comes_on_a_link_that_was_given_up_is_not_applied",
+        NODE, "            self._peers.pop(client.peer, None)\n            self._leasing.lost(client)\n        client.peer, client.link",
+        "            self._leasing.lost(client)\n        client.peer, client.link",
+    ),
+    Rule(
+        "R-L2", "A link whose READY is not echoed within patience is given up, and another one opened.",
+        STORY + "test_rl2_a_link_on_which_nothing_comes_back_is_given_up",
+        "machines/link.py", "            if self.beats.silent(self._heard) >= self._patience:", "            if False:",
+    ),
+    Rule(
+        "R-L3", "The newest link number of a client wins; a late HELLO of an older one is ignored.",
+        LINKS + "test_a_late_hello_of_an_older_link_is_ignored",
+        NODE, "        if command.link <= client.link or peer in self._peers:", "        if peer in self._peers:",
+    ),
+    Rule(
+        "R-L4", "What waits for the disk leaves in the order in which it was said; a refusal overtakes no confirm.",
+        LINKS + "test_a_refusal_does_not_overtake_a_confirm_that_waits",
+        PUBLISHING, "        after = stream.answers[-1].after if stream is not None and stream.answers else 0", "        after = 0",
+    ),
+    Rule(
+        "R-L4 held", "A confirm leaves only when its record is durable.",
+        LINKS + "test_a_confirm_waits_until_its_record_is_durable",
+        "host.py", "            if send.after > self._log.durable or (send.after and self._held):", "            if False:",
+    ),
+    Rule(
+        "R-L5", "A new or returned message is leased only when that is durable.",
+        LINKS + "test_a_new_message_is_leased_only_when_it_is_durable",
+        "machines/queue.py", "        self.waiting.append((position, self, row))", "        self.land(row)",
+    ),
+    Rule(
+        "R-L6", "A client that knew a later epoch of a node does not talk to an old copy of it.",
+        STORY + "test_rl6_an_old_copy_of_the_node_is_refused_by_who_knows_a_newer_one",
+        "machines/link.py", "        if welcome.node == self.node and welcome.epoch < self.epoch:", "        if False:",
+    ),
+    Rule(
+        "R-L6 other", "Another node ends every lease that a client holds.",
+        STORY + "test_rl6_another_node_at_the_same_place_ends_every_held_lease",
+        "machines/link.py", "        changed = self.node not in (b\"\", welcome.node)", "        changed = False",
+    ),
+    Rule(
+        "R-L7", "A silent holder is sent its echo again, so that a vanished one is noticed.",
+        LINKS + "test_a_silent_holder_is_sent_its_echo_again_until_the_send_fails_and_its_leases_follow_the_link",
+        LEASING, "                    core.send(client.peer, Echo(client.beat, core.stopping, []))\n", "",
+    ),
+    Rule(
+        "R-L8", "A stranger is answered at most once a second.",
+        LINKS + "test_a_stranger_is_answered_at_most_once_a_second",
+        NODE, "        if peer not in self._strangers and len(self._strangers) < STRANGERS_MAX:", "        if True:",
+    ),
+    Rule(
+        "R-P1", "Exactly the next number of a stream is taken; what stands behind a refused one is dropped.",
+        PUTS + "test_what_stands_behind_a_refused_batch_is_dropped_and_not_taken_for_later",
+        PUBLISHING, "        elif command.first != stream.last + 1:", "        elif False:",
+    ),
+    Rule(
+        "R-P1 base", "A base beyond the last number is believed: what is below it was refused.",
+        PUTS + "test_a_base_beyond_the_last_number_is_believed_for_those_were_refused",
+        "machines/session.py", "        self.last = max(self.last, base - 1)\n", "",
+    ),
+    Rule(
+        "R-P1 repeat", "A repeat is answered with the original place, and stored once.",
+        STORY + "test_rp1_a_lost_confirm_is_repeated_on_the_new_link_and_the_message_is_stored_once",
+        PUBLISHING, "        if command.first + command.count - 1 <= stream.last:\n            self._repeat(client, queue, stream, command)",
+        "        if command.first + command.count - 1 <= stream.last:\n            self._take(client, queue, stream, command)",
+    ),
+    Rule(
+        "R-P2", "A new link sends again from the base, the first batch alone until it is answered.",
+        STORY + "test_rp2_a_new_link_sends_again_from_the_base_in_order_the_first_alone",
+        "machines/producer.py", "        self._sent, self._alone, self.retry_at = 0, bool(self.flights), at",
+        "        self._sent, self.retry_at = 0, at",
+    ),
+    Rule(
+        "R-P3", "A repeated confirm waits until the original record is durable.",
+        PUTS + "test_a_repeated_confirm_waits_for_the_original_record",
+        PUBLISHING, "        self._core.send(client.peer, confirm, answer.after)", "        self._core.send(client.peer, confirm, 0)",
+    ),
+    Rule(
+        "R-P4", "The stream is asked before the limits: a stored put is never answered FULL.",
+        PUTS + "test_a_stored_put_whose_confirm_was_lost_is_not_answered_full",
+        PUBLISHING, "        if command.first + command.count - 1 <= stream.last:\n",
+        "        if not queue.has_room(1, 1):\n            self._refuse(client, command, stream, Code.FULL, 'full')\n"
+        "        elif command.first + command.count - 1 <= stream.last:\n",
+    ),
+    Rule(
+        "R-P5", "Records hold due times; replay reads no clock.",
+        MEMORY + "test_a_delayed_message_that_was_leased_again_is_leased_after_a_restart_and_nothing_else",
+        "machines/queue.py", "        while mask & batch.delayed:\n", "        while False:\n",
+    ),
+    Rule(
+        "R-P6", "Streams are in every checkpoint.",
+        PUTS + "test_streams_survive_in_the_checkpoint",
+        NODE, "            for number, stream in client.streams.items():\n                answers",
+        "            for number, stream in ():\n                answers",
+    ),
+    Rule(
+        "R-Q1", "A window is absolute: restating it gives nothing more.",
+        LEASES + "test_a_window_is_absolute_and_restating_it_gives_nothing_more",
+        "machines/session.py", "        return self.window - self.open - self.revoked", "        return self.window - self.revoked",
+    ),
+    Rule(
+        "R-Q1 revoked", "Revoked messages that still run use up room.",
+        LEASES + "test_revoked_messages_that_still_run_use_up_room",
+        "machines/session.py", "        return self.window - self.open - self.revoked", "        return self.window - self.open",
+    ),
+    Rule(
+        "R-Q2", "A lease that its holder has seen and does not list goes back at once, uncounted.",
+        LEASES + "test_a_seen_lease_that_is_not_listed_goes_back_at_once_without_an_attempt",
+        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
+        "                elif False:",
+    ),
+    Rule(
+        "R-Q2 seen", "A lease that is on its way is not taken back.",
+        LEASES + "test_a_lease_that_is_still_on_its_way_is_not_taken_back",
+        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
+        "                elif lease.open:",
+    ),
+    Rule(
+        "R-Q2 link", "One granted on an older link goes back though it was never seen.",
+        LEASES + "test_an_unlisted_lease_of_an_older_link_goes_back_though_it_was_never_seen",
+        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
+        "                elif lease.open and lease.token <= command.seen:",
+    ),
+    Rule(
+        "R-Q2 revoke", "What is listed and not valid is revoked in the echo of that READY.",
+        LEASES + "test_a_listed_lease_that_is_over_is_revoked_in_the_echo_of_that_very_ready",
+        LEASING, "                client.revoke.append(token)\n", "",
+    ),
+    Rule(
+        "R-Q3", "A silent client gets no new lease.",
+        LEASES + "test_a_silent_client_gets_no_new_lease_and_its_leases_run_to_their_deadline",
+        LEASING, "        return bool(client.peer) and consumer.window > 0 and self._core.heard - client.last_ready <= PATIENCE",
+        "        return bool(client.peer) and consumer.window > 0",
+    ),
+    Rule(
+        "R-Q4", "A lost link brings the deadline forward to the last READY and grace.",
+        LEASES + "test_a_lost_link_brings_the_deadline_forward_to_the_last_ready_and_grace",
+        LEASING, "                lease.deadline = client.last_ready + grace\n", "",
+    ),
+    Rule(
+        "R-Q4 gate", "A consumer starts nothing that the node may have given away.",
+        STORY + "test_rq4_on_a_half_open_link_a_worker_starts_nothing_after_grace",
+        "machines/holdings.py", "            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds)",
+        "            self.starts_until = self.renewed + MARGIN * self.seconds",
+    ),
+    Rule(
+        "R-Q5", "After a restart a lease waits for its holder.",
+        LEASES + "test_after_a_restart_a_lease_waits_for_its_holder_who_adopts_it",
+        LEASING, "            lease.deadline = core.heard + policy.grace\n", "            lease.deadline = core.heard\n",
+    ),
+    Rule(
+        "R-Q5 exact", "Only the client of a lease adopts or settles it.",
+        LEASES + "test_an_orphan_is_adopted_by_its_own_client_only",
+        "machines/settling.py", "        if lease.client != client.id or count < 1", "        if count < 1",
+    ),
+    Rule(
+        "R-Q6", "Time in which the node did not listen expires nobody.",
+        LEASES + "test_a_node_that_was_stopped_expires_nobody_when_it_wakes",
+        "machines/core.py", "                self.heard += min(now - self.now, BEAT)", "                self.heard += now - self.now",
+    ),
+    Rule(
+        "R-Q6 spare", "While there is more to read, those just heard are passed over.",
+        LEASES + "test_when_more_waits_to_be_read_those_just_heard_are_spared_and_the_silent_are_not",
+        NODE, "        self._leasing.tick({} if drained else self._turn)", "        self._leasing.tick({})",
+    ),
+    Rule(
+        "R-Q7", "A lost lease of several messages counts no attempt: they become suspects.",
+        LEASES + "test_the_neighbours_of_a_poison_message_are_never_counted",
+        LEASING, "        counted = cause.counts and not (cause.only_single and lease.count > 1)", "        counted = cause.counts",
+    ),
+    Rule(
+        "R-Q7 alone", "A suspect is leased by itself.",
+        LEASES + "test_a_suspect_is_leased_by_itself_and_nothing_beside_it",
+        LEASING, "        if consumer.room <= 0 or client.alone_token or", "        if consumer.room <= 0 or",
+    ),
+    Rule(
+        "R-Q8", "Every end of a lease other than DONE is durable before the message is ready again.",
+        LINKS + "test_a_returned_message_is_leased_only_when_its_return_is_durable",
+        "machines/queue.py", "        self.waiting.append((position, self, Returned(lease.batch, mask, record.due)))",
+        "        self.land(Returned(lease.batch, mask, record.due))",
+    ),
+    Rule(
+        "R-Q9", "Returned messages go before fresh ones, lowest number first.",
+        LEASES + "test_returned_messages_go_before_fresh_ones_lowest_number_first",
+        "machines/queue.py", "        for qseq in list(self.returned):\n", "        for qseq in reversed(self.returned):\n",
+    ),
+    Rule(
+        "R-A1", "DONE is answered when its record is durable.",
+        SETTLING + "test_done_is_applied_at_once_and_answered_when_its_record_is_durable",
+        "machines/settling.py", "Answer(ranges[start : start + ENTRIES_MAX]), self._core.last)",
+        "Answer(ranges[start : start + ENTRIES_MAX]), 0)",
+    ),
+    Rule(
+        "R-A2", "DONE needs a live token: a stale one settles nothing.",
+        SETTLING + "test_a_done_after_expiry_is_stale_and_the_next_holder_decides",
+        "machines/queue.py", "        lease.revoked |= mask\n", "",
+    ),
+    Rule(
+        "R-A3", "A DONE that counted is not denied after a checkpoint and a restart.",
+        SETTLING + "test_after_a_checkpoint_and_a_restart_a_done_that_counted_is_not_denied",
+        NODE, "        yield records.Granted(max(core.logged_token, self._leasing.newest_token))\n", "",
+    ),
+    Rule(
+        "R-A3 kept", "What was revoked is remembered until READY lists it no more.",
+        SETTLING + "test_a_done_behind_the_ready_that_forgot_its_token_is_stale_for_the_message_has_gone_back",
+        LEASING, "  # kept until the next READY: a DONE may stand behind this one", "\n                    core.forget_lease(lease)",
+    ),
+    Rule(
+        "R-A4", "A DONE without an answer is said again on the new link.",
+        STORY + "test_ra4_an_ack_that_died_with_its_link_is_said_again_and_counts",
+        "machines/link.py", "        self.holdings.resume()\n", "",
+    ),
+    Rule(
+        "R-A5", "Dead-lettering is one record, and the body stays.",
+        SETTLING + "test_the_last_failure_dead_letters_in_one_record_and_the_body_stays",
+        "machines/parts.py", "        return self.fresh | self.back | self.delayed | self.leased | self.returning | self.dead",
+        "        return self.fresh | self.back | self.delayed | self.leased | self.returning",
+    ),
+    Rule(
+        "R-A7", "BYE gives back what is held, uncounted, and is answered when that is durable.",
+        LINKS + "test_the_answer_to_bye_waits_until_the_returns_are_durable",
+        NODE, "        core.send(client.peer, wire.Bye(), core.last)", "        core.send(client.peer, wire.Bye())",
+    ),
+    Rule(
+        "R-A7 crossed", "A LEASE that crossed BYE is not run.",
+        STORY + "test_ra7_a_lease_that_crossed_a_goodbye_is_not_run_and_goes_back_uncounted",
+        NODE, "            self._leasing.end(lease, lease.open, STOPPED)\n", "            pass\n",
+    ),
+    Rule(
+        "R-J3", "A checkpoint and the records after it give the machine that was.",
+        MEMORY + "test_attempts_and_suspects_survive_a_checkpoint",
+        "machines/checkpoint.py", "batch.dead, batch.suspect)\n        size", "batch.dead, 0)\n        size",
+    ),
+    Rule(
+        "R-J4", "A body is released only when what settled its last message is durable.",
+        SETTLING + "test_a_body_is_released_when_all_of_its_parcel_is_durably_settled_and_not_before",
+        "machines/queue.py", "            self.bytes -= batch.size\n            self.waiting.append((position, self, batch.position))",
+        "            self.bytes -= batch.size\n            self.waiting.append((0, self, batch.position))",
+    ),
+    Rule(
+        "R-J5", "A copy moves a message and never adds one.",
+        MEMORY + "test_a_message_settled_before_its_copy_does_not_come_back",
+        "machines/queue.py", "        elif not self.backlog.move(record.source, position):",
+        "        elif not self.backlog.move(record.source, position) and not self.backlog.append(\n"
+        "            Row(record.qseq, record.count, position, 1, 0.0)\n        ) and not setattr(self, 'messages', 1) and not setattr(self, 'ready', 1):",
+    ),
+]  # fmt: skip
