@@ -222,6 +222,35 @@ def test_a_lost_last_segment_is_noticed_after_a_crash_too() -> None:
         read_all(left)
 
 
+def test_even_a_damaged_checkpoint_tells_how_far_the_log_had_been_durable() -> None:
+    disk = Disk()
+    user = User(open_journal(disk)).start()
+    for number in range(2):
+        user.put(b"record %d" % number)
+        user.checkpoint()
+        assert user.settle(user.put(b"after"))
+    user.journal.close()
+    for name in sorted(name for name in disk.names if name.endswith(".log"))[1:]:
+        del disk.names[name]
+    disk.names[FIRST].data[-60] ^= 1  # END: that another segment followed
+    del disk.names[FIRST].data[-16:]
+    newest = max(name for name in disk.names if name.endswith(".checkpoint"))
+    disk.names[newest].data[-1] ^= 1
+    with pytest.raises(errors.JournalCorrupt, match="up to 3 were durable"):
+        read_all(disk)
+
+
+def test_in_mode_os_a_power_cut_looks_torn_not_corrupt() -> None:
+    """What was written but never synced was never proven: the disk may keep the second record without the first."""
+    disk = Disk()
+    user = User(Journal("/sim", "os", directory=disk.open, segment_bytes=SEGMENT_BYTES)).start()
+    for number in range(5):
+        assert user.settle(user.put(b"record %d" % number))
+    left = disk.after_kill()
+    left.names[FIRST].data[START_BYTES + 5] ^= 1
+    assert read_all(left) == ([], [])
+
+
 def test_a_segment_of_another_journal_is_refused() -> None:
     one, two = closed_journal()[0], closed_journal()[0]
     one.names[FIRST] = two.names[FIRST]

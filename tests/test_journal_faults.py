@@ -101,6 +101,25 @@ def test_a_failure_on_the_way_to_a_clean_stop_is_raised_by_close() -> None:
         user.journal.close()
 
 
+def test_an_error_of_the_other_thread_stops_the_sync_that_was_to_come() -> None:
+    disk = Disk()
+    directory = FailsOnce(disk, "/sim", "nothing", 0)
+    user = User(open_journal(disk, lambda path: directory)).start()
+    assert user.settle(user.put(b"before"))
+    syncs = directory.calls.count("sync")
+    real = directory.write
+
+    def write_while_upkeep_fails(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+        user.journal._failstop.fail(OSError(errno.EIO, "a checkpoint could not be synced"))
+        return real(fd, parts, offset)
+
+    directory.write = write_while_upkeep_fails  # type: ignore[method-assign]
+    user.put(b"during")
+    user.settle()
+    user.journal.close()
+    assert directory.calls.count("sync") == syncs and user.journal.durable == 1
+
+
 SCRIPT = """
 import sys, threading
 from zmqkit.errors import JournalFailed

@@ -110,6 +110,7 @@ class Writer:
             waited = waited or work.waited
             work = self._more() if size < GROUP_BYTES else None
         self._write(parts, size, last)
+        self._failstop.check()  # upkeep may have met an error meanwhile: then nothing is synced or sealed any more
         if self._syncs and (waited or self._is_overdue()):
             self._sync()
         if isinstance(work, Turnover):
@@ -150,8 +151,6 @@ class Writer:
             self._promise(last)
 
     def _sync(self) -> None:
-        if self._failstop.error is not None:
-            return
         self._file.sync()
         self._unsynced_since = None
         self.synced = self.written
