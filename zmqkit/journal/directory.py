@@ -77,7 +77,8 @@ class Directory:
     def leave(self) -> None:
         """Give the lock back and close the directory."""
         if self._lock >= 0:
-            os.ftruncate(self._lock, 0)
+            with contextlib.suppress(OSError):  # the name in it is only for people to read
+                os.ftruncate(self._lock, 0)
         self.drop()
 
     def drop(self) -> None:

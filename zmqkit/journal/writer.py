@@ -94,14 +94,12 @@ class Writer:
 
     def _turn(self) -> bool:
         """Take one group, write it, sync if somebody waits. False: this was the last."""
-        work: Work | None
-        try:
-            work = self._work.get(timeout=self._patience())
-        except Empty:
-            self._quiet()
-            return True
+        work = self._wait()
         if self._failstop.error is not None:
             return False
+        if work is None:
+            self._quiet()
+            return True
         parts: list[Buffer] = []
         size, waited, last = 0, False, self.written
         while isinstance(work, Batch):
@@ -118,6 +116,13 @@ class Writer:
         if isinstance(work, Stop):
             self._close()
         return not isinstance(work, Stop)
+
+    def _wait(self) -> Work | None:
+        """None: the time for something that is due has come first."""
+        try:
+            return self._work.get(timeout=self._patience())
+        except Empty:
+            return None
 
     def _more(self) -> Work | None:
         try:
