@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from node_bench import Bench, ManualLog, name
 
 from zmqkit import records, wire
+from zmqkit.machines.core import Core
 from zmqkit.machines.node import NodeMachine
+from zmqkit.machines.session import Client, Stream
 from zmqkit.parcel import Parcel
 
 QUEUES = ("q", "r")
@@ -144,6 +146,11 @@ STEP = st.one_of(
 )
 
 
+def streams_by_name(core: Core, client: Client) -> list[tuple[str, Stream]]:
+    """Also those whose queue was deleted: the producer's next put finds them."""
+    return [*client.parted.items(), *((core.by_number[number].name, stream) for number, stream in client.streams.items())]
+
+
 def state(machine: NodeMachine) -> dict[str, Any]:
     """All that must be the same in a restored machine, with what waits for durability counted where it will land."""
     core = machine.core
@@ -162,8 +169,8 @@ def state(machine: NodeMachine) -> dict[str, Any]:
         )  # fmt: skip
     found["leases"] = {t: (x.queue, x.client, x.qseq, x.count, x.open, x.revoked) for t, x in core.leases.items() if x.open}
     found["streams"] = {
-        (client.id, core.by_number[number].name): stream.answers[-1].first + stream.answers[-1].count
-        for client in core.clients.values() for number, stream in client.streams.items() if stream.answers
+        (client.id, name): stream.answers[-1].first + stream.answers[-1].count
+        for client in core.clients.values() for name, stream in streams_by_name(core, client) if stream.answers
     }  # fmt: skip
     return found
 
