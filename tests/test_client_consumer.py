@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from test_client_link import World, lease, welcome
 
-from tests.test_client_link import World, lease, welcome
 from zmqkit import wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import ConsumerState
@@ -37,6 +37,26 @@ def test_a_window_that_closes_is_said_once_more_as_nothing() -> None:
     assert world.turn().of(wire.Ready)[0].windows == [Window("q", 0, 0.0)]
     world.echo()
     assert world.wait(2.5).of(wire.Ready)[0].windows == []
+
+
+def test_what_a_settled_message_makes_room_for_comes_before_the_echo_that_says_what_there_is() -> None:
+    world = consumer(1)
+    world.hear(lease(7))
+    world.machine.done(world.machine.holdings.leases[7], 0, 1)
+    world.machine.hurry()
+    assert [type(word) for word in world.turn().said] == [wire.Done, wire.Ready]
+    assert world.echo().of(ev.Echoed)[0].behind
+
+
+def test_a_window_that_shrinks_is_said_before_the_word_that_makes_room_in_it() -> None:
+    world = consumer(1)
+    world.hear(lease(7))
+    world.machine.done(world.machine.holdings.leases[7], 0, 1)
+    world.machine.consumer("q").fixed = 0
+    world.machine.hurry()
+    assert [type(word) for word in world.turn().said] == [wire.Ready, wire.Done, wire.Ready]
+    world.hear(wire.Echo(world.machine.beats.number - 1, False, []))
+    assert not world.of(ev.Echoed)[0].behind
 
 
 def test_ready_lists_what_is_in_hand_and_what_is_settled_without_an_answer() -> None:
@@ -269,6 +289,7 @@ class Work:
         self.state.autos = 1
 
     def receive(self, count: int) -> None:
+        self.state.open += count
         self.state.granted(count)
         self.report()
 
@@ -372,6 +393,7 @@ def test_a_get_adds_what_it_waits_for_and_what_it_took() -> None:
 def test_messages_nobody_waits_for_any_more_are_excess() -> None:
     state = ConsumerState("q")
     state.waiting = 1
+    state.open += 1
     state.granted(1)
     state.report(0, 1, 0.0)
     assert state.excess == 0

@@ -192,7 +192,7 @@ class Inbox:
 
     # -- words: any thread ----------------------------------------------------------------------------------------------
 
-    def say(self, method: Callable[..., None], *arguments: Any) -> None:
+    def say(self, method: Callable[..., Any], *arguments: Any) -> None:
         """Run `method(*arguments)` on the I/O thread, in order with the acks."""
         if self.session.error is not None:
             raise fresh(self.session.error)
@@ -242,27 +242,24 @@ class Inbox:
 
     def done(self, hand: Hand, first: int, count: int, by_get: bool, wait: bool = False, waiter: AckWait | None = None) -> None:
         lease = hand.lease
-        self._count_get(by_get, count)
         if waiter is not None:
             lease.watched = True
             self._ack_waits.append(waiter) if waiter not in self._ack_waits else None
-        if lease.revoked:
-            self.session.machine.drop(lease, first, count)
+        if not lease.revoked:
+            self._count_get(by_get, self.session.machine.done(lease, first, count, wait))
+        elif self.drop(hand, first, count, by_get) or waiter is not None:
             self.judged(lease, first, count, Verdict.STALE)
-        else:
-            self.session.machine.done(lease, first, count, wait)
 
     def back(self, hand: Hand, first: int, count: int, by_get: bool, kind: BackKind, delay: float, reason: str) -> None:
-        self._count_get(by_get, count)
-        machine = self.session.machine
         if hand.lease.revoked:
-            machine.drop(hand.lease, first, count)
+            self.drop(hand, first, count, by_get)
         else:
-            machine.back(hand.lease, first, count, kind, delay, reason)
+            self._count_get(by_get, self.session.machine.back(hand.lease, first, count, kind, delay, reason))
 
-    def drop(self, hand: Hand, first: int, count: int, by_get: bool) -> None:
-        self._count_get(by_get, count)
-        self.session.machine.drop(hand.lease, first, count)
+    def drop(self, hand: Hand, first: int, count: int, by_get: bool) -> int:
+        dropped = self.session.machine.drop(hand.lease, first, count)
+        self._count_get(by_get, dropped)
+        return dropped
 
     def _count_get(self, by_get: bool, settled: int) -> None:
         if by_get:
@@ -288,7 +285,8 @@ class Inbox:
         buffered = length_hint(front.cursor) if front is not None else 0
         for hand in self._hands:
             buffered += length_hint(hand.cursor)
-        state.report(self._received - self._given_back - buffered, buffered, moment)
+        unheard = state.received - self._received  # in events that will be handled after this
+        state.report(self._received - self._given_back - buffered, buffered + unheard, moment)
         if buffered and state.excess:
             self._give_back(state.excess)
         return collected
@@ -298,16 +296,17 @@ class Inbox:
         self.restated = False
         machine, state, consumers = self.session.machine, self.state, list(self.consumers)
         machine.consumers.setdefault(self.queue, state)
+        for probe, beat in list(self.probes.items()):
+            if beat is None:
+                machine.hurry()
+                self.probes[probe] = machine.beats.number
+        # After the probes: a get adds to `waiting` before it asks, so no question leaves with a window that lacks it.
         if not machine.stopping:
             state.fixed = sum(consumer.credit for consumer in consumers if consumer.credit != "auto")
             state.autos = sum(consumer.credit == "auto" for consumer in consumers)
             state.waiting = self.waiting
             state.lease = max((consumer.lease for consumer in consumers), default=0.0)
         state.got = self._taken_by_get - self._settled_by_get
-        for probe, beat in list(self.probes.items()):
-            if beat is None:
-                machine.hurry()
-                self.probes[probe] = machine.beats.number
         self._tell(None)
 
     def _all_hands(self) -> list[Hand]:
@@ -383,10 +382,11 @@ class Inbox:
             self.stale.append(StaleLease(f"the lease of message {seqs} in {self.queue} had ended: not settled by that ack"))
             self._tell(None)
 
-    def echoed(self, beat: int) -> None:
-        for probe in [probe for probe, before in list(self.probes.items()) if before is not None and beat > before]:
-            self.probes.pop(probe, None)
-            probe.set(None)
+    def echoed(self, beat: int, behind: bool) -> None:
+        if behind:
+            for probe in [probe for probe, before in list(self.probes.items()) if before is not None and beat > before]:
+                self.probes.pop(probe, None)
+                probe.set(None)
         self._tell(None)
 
     def fail(self) -> None:

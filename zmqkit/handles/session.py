@@ -283,7 +283,7 @@ class Session:
 
     def _on_echoed(self, event: ev.Echoed) -> None:
         for inbox in self.inboxes:
-            inbox.echoed(event.beat)
+            inbox.echoed(event.beat, event.behind)
 
     def _on_left(self, event: ev.Left) -> None:
         self._left.set()

@@ -13,10 +13,11 @@ from math import inf
 class Beat:
     """A READY that has not come back."""
 
-    __slots__ = ("heard", "listed", "number", "sent")
+    __slots__ = ("behind", "heard", "listed", "number", "sent")
 
-    def __init__(self, number: int, sent: float, heard: float, listed: list[int]) -> None:
+    def __init__(self, number: int, sent: float, heard: float, listed: list[int], behind: bool) -> None:
         self.number, self.sent, self.heard, self.listed = number, sent, heard, listed
+        self.behind = behind  # all words of its turn
 
 
 class Beats:
@@ -27,9 +28,9 @@ class Beats:
         self.out: list[Beat] = []  # on this link
         self._sending: dict[int, float] = {}  # sending times, from the newest echoed on
 
-    def send(self, now: float, heard: float, listed: list[int]) -> None:
+    def send(self, now: float, heard: float, listed: list[int], behind: bool) -> None:
         self.number += 1
-        self.out.append(Beat(self.number, now, heard, listed))
+        self.out.append(Beat(self.number, now, heard, listed, behind))
         self._sending[self.number] = self.sent_at = now
 
     def echo(self, number: int) -> Beat | None:

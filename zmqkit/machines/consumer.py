@@ -27,6 +27,7 @@ class ConsumerState:
         self.waiting = 0  # messages that gets wait for
         self.got = 0  # messages that gets took, unsettled
         self.lease = 0.0  # seconds wanted; 0: the queue's
+        self.received = 0  # messages that the application was or will be told of, ever
         self.open = 0  # messages in hand, taken or not
         self.buffered = 0  # of those, not taken yet
         self.stated = 0  # the window in the last READY
@@ -62,7 +63,8 @@ class ConsumerState:
         return self._taken_at + SLOW_SECONDS if self.autos and self.ahead and self.taken else inf
 
     def granted(self, count: int) -> None:
-        self.open += count
+        """So many of `open` are on their way to the application."""
+        self.received += count
         self.buffered += count
 
     def settled(self, count: int) -> None:

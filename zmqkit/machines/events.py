@@ -71,9 +71,11 @@ class Replied(NamedTuple):
 
 
 class Echoed(NamedTuple):
-    """A fresh heartbeat came back: gates have moved on. What the windows in beat `beat` allowed has arrived before it."""
+    """A fresh heartbeat came back: gates have moved on. What the windows in it allowed has arrived before; if it was sent
+    `behind` the words of its turn, also what these made room for."""
 
     beat: int
+    behind: bool
 
 
 class Left(NamedTuple):

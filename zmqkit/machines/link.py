@@ -67,6 +67,7 @@ class ClientMachine:
         self._window = WINDOW_BATCHES, WINDOW_BYTES
         self._beat, self._patience = BEAT_SECONDS, PATIENCE_SECONDS
         self._hurry = self._leaving = False
+        self._greets = False  # WELCOME was heard, and nothing said since
         self._failures, self._at = 0, inf  # since the last echo; when the present phase has lasted long enough
         self._remind = inf
         self._now = self._heard = -inf
@@ -191,18 +192,23 @@ class ClientMachine:
             state = self.consumers[queue] = ConsumerState(queue)
         return state
 
-    def done(self, lease: HeldLease, offset: int, count: int, wait: bool = False) -> None:
-        """Settle. `wait`: the node syncs now and answers at once, else within 100 ms."""
-        self.consumers[lease.queue].settled(self.holdings.done(lease, offset, count, wait))
+    def done(self, lease: HeldLease, offset: int, count: int, wait: bool = False) -> int:
+        """Settle what is open of a range; says how many that were. `wait`: the node syncs now and answers at once."""
+        settled = self.holdings.done(lease, offset, count, wait)
+        self.consumers[lease.queue].settled(settled)
+        return settled
 
-    def back(self, lease: HeldLease, offset: int, count: int, kind: BackKind, delay: float = -1.0, reason: str = "") -> None:
-        """Hand back; `delay` < 0: the queue's backoff decides."""
+    def back(self, lease: HeldLease, offset: int, count: int, kind: BackKind, delay: float = -1.0, reason: str = "") -> int:
+        """Hand back what is open of a range; says how many that were. `delay` < 0: the queue's backoff decides."""
         returned, state = self.holdings.back(lease, offset, count, kind, delay, reason), self.consumers[lease.queue]
         (state.returned if kind is BackKind.UNSTARTED else state.settled)(returned)
+        return returned
 
-    def drop(self, lease: HeldLease, offset: int, count: int) -> None:
-        """Of a revoked lease: these messages are not in our hands any more. Says nothing to the node."""
-        self.consumers[lease.queue].returned(self.holdings.drop(lease, offset, count))
+    def drop(self, lease: HeldLease, offset: int, count: int) -> int:
+        """Of a revoked lease: these messages are not in our hands any more; says how many were. The node is told nothing."""
+        dropped = self.holdings.drop(lease, offset, count)
+        self.consumers[lease.queue].returned(dropped)
+        return dropped
 
     def extend(self, lease: HeldLease, seconds: float) -> None:
         """From the next beat on, sent now, this lease is renewed for so long each time."""
@@ -210,7 +216,7 @@ class ClientMachine:
         lease.seconds = min(lease.seconds, seconds)  # the gate never believes in more than was certain
 
     def hurry(self) -> None:
-        """Send a READY now. Its number is above `beats.number`, so an echo above that has seen today's windows."""
+        """Send a READY now, behind all words: the next `Echoed` with `behind`, above today's `beats.number`, has seen today's windows."""
         self._hurry = True
 
     def remind(self, at: float) -> None:
@@ -254,12 +260,19 @@ class ClientMachine:
     # -- speaking -----------------------------------------------------------------------------------------------------
 
     def _speak(self) -> None:
-        """Rule 2: READY, words, asks, puts. READY goes first, for it lists the leases that the words are about."""
-        if self._hurry or self._now >= self._beat_due() or self._must_restate():
-            self._ready()
+        """Rule 2: READY, words, asks, puts.
+
+        READY goes before the words on a new link, where it lists the leases they are about, and if a window shrinks: else the
+        room that they make would be filled by the old one. Any other goes behind them: its echo says what there was, with that room.
+        """
+        if self._greets or self._shrinks():
+            self._ready(behind=False)
         sends = self._out.sends
         if not self.holdings.speechless:
             sends.extend(self.holdings.sends(self.beats.number))
+        if self._hurry or self._now >= self._beat_due() or self._must_restate():
+            self._ready(behind=True)
+            self._hurry = False
         if self.asks:
             sends.extend(self.asks.sends())
         for stream in self.streams.values():
@@ -269,8 +282,14 @@ class ClientMachine:
             self._say(wire.Bye())
             self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
 
-    def _must_restate(self) -> bool:
+    def _shrinks(self) -> bool:
         for state in self.consumers.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
+            if state.window < state.stated and state.must_restate(clocked=False):
+                return True
+        return False
+
+    def _must_restate(self) -> bool:
+        for state in self.consumers.values():  # noqa: SIM110
             if state.must_restate(clocked=not self.beats.out):
                 return True
         return False
@@ -285,16 +304,16 @@ class ClientMachine:
                 return True
         return False
 
-    def _ready(self) -> None:
+    def _ready(self, behind: bool) -> None:
         windows = []
         for state in self.consumers.values():
             if state.window or state.stated:
                 windows.append(wire.Window(state.queue, state.window, state.lease))
             state.stated = state.window
         held = self.holdings.listed()
-        self.beats.send(self._now, self._heard, [entry.token for entry in held])
+        self.beats.send(self._now, self._heard, [entry.token for entry in held], behind)
         self._say(wire.Ready(self.beats.number, self.holdings.seen, windows, held))
-        self._hurry = False
+        self._greets = False
 
     # -- hearing ------------------------------------------------------------------------------------------------------
 
@@ -311,7 +330,7 @@ class ClientMachine:
         self.node, self.epoch, self.limits = welcome.node, welcome.epoch, welcome.limits
         self._beat, self._patience = welcome.beat or BEAT_SECONDS, welcome.patience or PATIENCE_SECONDS
         self._window = int(self.limits.get("window_batches", WINDOW_BATCHES)), int(self.limits.get("window_bytes", WINDOW_BYTES))
-        self.phase, self._at, self._hurry = Phase.UP, inf, True
+        self.phase, self._at, self._greets = Phase.UP, inf, True
         self.holdings.resume()
         self.asks.resume()
         for stream in self.streams.values():
@@ -326,21 +345,24 @@ class ClientMachine:
             self.holdings.echoed(beat.number, beat.sent, beat.listed)
             for state in self.consumers.values():
                 state.echoed()
-            self._out.events.append(ev.Echoed(beat.number))
+            self._out.events.append(ev.Echoed(beat.number, beat.behind))
 
     def _lease(self, lease: wire.Lease) -> None:
         if self.phase is Phase.PARTING or lease.token in self.holdings.leases:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
         held = self.holdings.granted(lease, self.beats.sending(lease.beat))
-        self.consumer(lease.queue).granted(held.count)
+        state = self.consumer(lease.queue)
+        state.open += held.count
         if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX:
-            return self.back(held, 0, held.count, BackKind.UNSTARTED)
+            self.back(held, 0, held.count, BackKind.UNSTARTED)
+            return
         # R-Q4: after a long silence the node may have given up on us already. The echo of a beat that it has seen since tells.
         if self._now <= self.beats.proven + self._beat:
             held.move_gate(self.beats.proven)
         elif not self.beats.waits(lease.beat):
             self._hurry = True
+        state.granted(held.count)
         self._out.events.append(ev.Granted(held))
 
     def _answer(self, answer: wire.Answer) -> None:
