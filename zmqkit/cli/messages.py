@@ -12,7 +12,7 @@ import click
 import zmqkit
 from zmqkit.cli.options import DURATION, as_json, connect_option, on_a_terminal
 
-GET_BATCH_MAX = 512
+GET_CREDIT_MAX = 512
 LOOK_SECONDS = 0.2  # how long `get` waits before it asks whether the queue is really empty
 
 
@@ -101,20 +101,22 @@ def get(queue: str, count: int | None, follow: bool, keep: bool, timeout: float,
         if keep:
             write(q.peek(q.info().ready if count is None else count), verbose)
             return
-        left = count
-        while (left is None or left > 0) and (batch := take(q, left, timeout, follow)):
-            with batch:
-                write(batch, verbose)
-            left = None if left is None else left - len(batch)
+        for number, d in enumerate(take(q, count, timeout, follow), 1):
+            with d:
+                write([d], verbose)
+            if number == count:
+                break  # what had come beyond that goes back, uncounted
 
 
-def take(q: zmqkit.Queue[Any], left: int | None, timeout: float, follow: bool) -> zmqkit.Batch[Any] | None:
-    """The next batch of at most `left` messages; None when the queue gives nothing and it stayed so for `timeout`."""
-    size = GET_BATCH_MAX if left is None else min(left, GET_BATCH_MAX)
-    while not (batch := q.get_many(size, timeout=max(timeout, LOOK_SECONDS))):
-        if not follow and ((now := q.info()).ready == 0 or now.paused):
-            return None
-    return batch
+def take(q: zmqkit.Queue[Any], count: int | None, timeout: float, follow: bool) -> Iterator[zmqkit.Delivery[Any]]:
+    """Messages in order, until the queue gives none and it stayed so for `timeout`."""
+    credit = min(count or GET_CREDIT_MAX, GET_CREDIT_MAX)
+    while True:
+        with q.consume(credit=credit, idle=None if follow else max(timeout, LOOK_SECONDS)) as consumer:
+            yield from consumer
+        now = q.info()
+        if follow or now.ready == 0 or now.paused:
+            return
 
 
 def write(messages: Iterable[Any], verbose: bool) -> None:
