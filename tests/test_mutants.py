@@ -41,6 +41,7 @@ def mutate(rule: Rule, directory: Path) -> None:
 
 
 @pytest.mark.gate
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name.replace(" ", "-"))
 def test_every_mutant_is_caught(rule: Rule, tmp_path: Path) -> None:
     mutate(rule, tmp_path)

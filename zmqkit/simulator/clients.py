@@ -15,6 +15,8 @@ from zmqkit.simulator.clock import Clock, Scheduler
 from zmqkit.simulator.net import HEARTBEAT, Link, Net
 from zmqkit.simulator.nodes import brief
 
+STOP_US = 10_000_000
+
 
 class Application(Protocol):
     """What runs in the process. It may change the machine in all of these, and names when it wants to be asked again."""
@@ -87,6 +89,8 @@ class ClientProcess:
             self.scheduler.note(f"{self.name} {'leaves' if hasty else 'stops'}")
             (self.machine.leave if hasty else self.machine.stop)(self.clock.now())
             self.turn_by(self.scheduler.now)
+            if not hasty:
+                self.scheduler.after(STOP_US, lambda: self.stop(hasty=True))  # like any polite program, not for ever
 
     # -- the net's calls ------------------------------------------------------------------------------------------------
 
