@@ -1,6 +1,6 @@
 """A worker for the kill rounds, in a process of its own: ENDPOINT LOG.
 
-It writes one line before it begins a message and one when the ack has been said, each with one system call, so that
+It writes one line before it begins a message and one when it is done with it, before its ack, each with one system call, so that
 SIGKILL leaves an honest record: `start SEQ TOKEN BODY`, `done SEQ TOKEN BODY`.
 """
 
@@ -18,8 +18,8 @@ def main(endpoint: str, log: str) -> None:
         for delivery in mq.queue("work").consume(on_stale=lambda _: None):
             words = f"{delivery.seq} {delivery.token} {delivery.body}\n"
             os.write(fd, b"start " + words.encode())
+            os.write(fd, b"done " + words.encode())  # before the ack: a kill between the two must not hide a message that is settled
             delivery.ack()
-            os.write(fd, b"done " + words.encode())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zmqkit.cli.demo_jobs import directory_jobs, do, line_jobs, totals
-from zmqkit.cli.demo_report import Start, read_diaries, read_lease_ends, repeats
+from zmqkit.cli.demo_report import LeaseEnds, Start, read_diaries, repeats
 
 LINE = "2026-01-01 INFO zmqkit.node lease ended queue=demo.jobs token=7 messages=3-5 cause=link-lost\n"
 
@@ -52,17 +52,23 @@ def test_totals_add_up_every_job_once() -> None:
     )
 
 
-def test_a_second_execution_is_explained_by_the_end_of_the_lease_before_it(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text(LINE + LINE.replace("demo.jobs", "other"))
-    ends = read_lease_ends(tmp_path / "log", "demo.jobs")
+def test_a_second_execution_is_explained_by_the_end_of_the_lease_before_it() -> None:
+    ends = LeaseEnds(LINE + LINE.replace("demo.jobs", "other"), "demo.jobs")
     told = repeats([Start(4, 7, 10.0), Start(1, 8, 10.1), Start(4, 9, 12.5)], ends, [10.5, 99.0])
     assert told.causes == Counter({"link-lost": 1}) and not told.unexplained
     assert told.slowest_seconds == pytest.approx(2.0)  # from the kill at 10.5
 
 
-def test_a_second_execution_under_a_lease_that_never_ended_is_unexplained(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text(LINE)
-    ends = read_lease_ends(tmp_path / "log", "demo.jobs")
+def test_a_lease_that_the_killed_node_had_not_written_yet_has_ended_with_it() -> None:
+    first, second = (1 << 40) + 5, (2 << 40) + 1
+    log = f"restarted epoch=2 leases=1: leases of earlier epochs above token={first - 1} ended unwritten, if there were any\n"
+    assert repeats([Start(4, first, 1.0), Start(4, second, 2.0)], LeaseEnds(log, "demo.jobs"), []).causes == Counter(unwritten=1)
+    assert repeats([Start(4, first - 1, 1.0), Start(4, second, 2.0)], LeaseEnds(log, "demo.jobs"), []).unexplained == [4]
+    assert repeats([Start(4, second, 1.0), Start(4, second + 1, 2.0)], LeaseEnds(log, "demo.jobs"), []).unexplained == [4]
+
+
+def test_a_second_execution_under_a_lease_that_never_ended_is_unexplained() -> None:
+    ends = LeaseEnds(LINE, "demo.jobs")
     assert repeats([Start(6, 7, 1.0), Start(6, 9, 2.0)], ends, []).unexplained == [6]  # its message is not in that range
     assert repeats([Start(4, 8, 1.0), Start(4, 9, 2.0)], ends, []).unexplained == [4]  # that line is about another lease
 

@@ -21,7 +21,7 @@ import click
 import zmqkit
 from zmqkit.cli import demo_jobs
 from zmqkit.cli.demo_jobs import Job, Result
-from zmqkit.cli.demo_report import Repeats, read_diaries, read_lease_ends, repeats
+from zmqkit.cli.demo_report import LeaseEnds, Repeats, read_diaries, repeats
 from zmqkit.cli.options import on_a_terminal
 from zmqkit.cli.processes import Broker, kill, python, sigterm_as_interrupt, stop
 
@@ -128,7 +128,7 @@ class Run:
             for process in self._workers:
                 stop(process)
             self._broker.stop()
-        ends = read_lease_ends(self._log, JOBS)
+        ends = LeaseEnds(self._log.read_text(errors="replace"), JOBS)
         self.repeats = repeats(read_diaries(self._place.glob("diary-*")), ends, self.kill_times)
 
     def _new_worker(self) -> subprocess.Popen[str]:

@@ -12,6 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+# A lease whose record was not on disk yet when the node was killed ends with it, and the next start says up to which token it knows.
+UNWRITTEN = re.compile(r"restarted epoch=(\d+) .* above token=(\d+) ended unwritten")
+TOKEN_COUNTER_BITS = 40  # above them stands the epoch
 LEASE_ENDED = re.compile(r"lease ended queue=(\S+) token=(\d+) messages=(\d+)-(\d+) cause=(\S+)")
 
 
@@ -38,16 +41,26 @@ def read_diaries(paths: Iterable[Path]) -> list[Start]:
     return sorted(starts, key=lambda start: start.at)
 
 
-def read_lease_ends(log: Path, queue: str) -> dict[int, list[tuple[range, str]]]:
-    """token -> the ranges of messages that it lost, each with its cause."""
-    ends: dict[int, list[tuple[range, str]]] = defaultdict(list)
-    for match in LEASE_ENDED.finditer(log.read_text(errors="replace")):
-        if match[1] == queue:
-            ends[int(match[2])].append((range(int(match[3]), int(match[4]) + 1), match[5]))
-    return ends
+class LeaseEnds:
+    """What the node's log says of leases of `queue` that ended unplanned."""
+
+    def __init__(self, log: str, queue: str) -> None:
+        self._told: dict[int, list[tuple[range, str]]] = defaultdict(list)
+        for match in LEASE_ENDED.finditer(log):
+            if match[1] == queue:
+                self._told[int(match[2])].append((range(int(match[3]), int(match[4]) + 1), match[5]))
+        self._unwritten = [(int(epoch), int(token)) for epoch, token in UNWRITTEN.findall(log)]
+
+    def cause(self, start: Start) -> str | None:
+        """Why the lease under which this execution began has ended; None if the log does not say that it has."""
+        for messages, cause in self._told.get(start.token, []):
+            if start.seq in messages:
+                return cause
+        epoch = start.token >> TOKEN_COUNTER_BITS
+        return "unwritten" if any(epoch < later and start.token > known for later, known in self._unwritten) else None
 
 
-def repeats(starts: list[Start], ends: dict[int, list[tuple[range, str]]], kills: list[float]) -> Repeats:
+def repeats(starts: list[Start], ends: LeaseEnds, kills: list[float]) -> Repeats:
     by_seq: dict[int, list[Start]] = defaultdict(list)
     for start in starts:
         by_seq[start.seq].append(start)
@@ -55,7 +68,7 @@ def repeats(starts: list[Start], ends: dict[int, list[tuple[range, str]]], kills
     unexplained, slowest = [], 0.0
     for seq, executions in by_seq.items():
         for before, after in pairwise(executions):
-            cause = next((cause for messages, cause in ends.get(before.token, []) if seq in messages), None)
+            cause = ends.cause(before)
             if cause is None:
                 unexplained.append(seq)
             else:
