@@ -9,7 +9,8 @@ import pytest
 
 from zmqkit import wire
 from zmqkit.machines import events as ev
-from zmqkit.machines.link import ClientMachine, Phase, windows_fit
+from zmqkit.machines.consumer import windows_fit
+from zmqkit.machines.link import ClientMachine, Phase
 from zmqkit.machines.output import Dropped
 from zmqkit.parcel import Parcel
 

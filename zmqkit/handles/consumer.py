@@ -7,17 +7,19 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from zmqkit.errors import Closed, StaleLease
 from zmqkit.handles.delivery import Batch, Delivery
 from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.hand import Credit, Demand
 from zmqkit.handles.inbox import Convert, Inbox
 from zmqkit.reactor import now
 
 T = TypeVar("T")
-Credit = int | Literal["auto"]
 OnStale = Callable[[StaleLease], Any]
+
+SIGNAL_SECONDS = 1.0  # a signal that meets the main thread just before it waits is acted on that much later at most
 
 log = logging.getLogger("zmqkit.work")
 
@@ -30,32 +32,29 @@ class Loop:
 
     def __init__(self, inbox: Inbox, convert: Convert, credit: Credit, lease: Duration | None, idle: Duration | None,
                  on_stale: OnStale | None) -> None:  # fmt: skip
-        self.ended = False
         self._inbox, self._convert, self._on_stale = inbox, convert, on_stale
-        self._credit = _checked(credit)
-        self.lease = 0.0 if lease is None else seconds(lease)
         self._idle = None if idle is None else seconds(idle)
-        inbox.consumers.append(self)
+        self._demand = Demand(_checked(credit), 0.0 if lease is None else seconds(lease))
+        inbox.demands.append(self._demand)
         inbox.restate()
+
+    @property
+    def ended(self) -> bool:
+        return self._demand.ended
 
     @property
     def credit(self) -> Credit:
         """How many messages may be held unsettled, or "auto"."""
-        return self._credit
+        return self._demand.credit
 
     @credit.setter
     def credit(self, credit: Credit) -> None:
-        self._credit = _checked(credit)
+        self._demand.credit = _checked(credit)
         self._inbox.restate()
 
     def stop(self) -> None:
         """The loop ends before its next message. May be called from any thread and in a signal handler."""
-        self.ended = True
-        try:
-            self._inbox.consumers.remove(self)
-        except ValueError:
-            return  # it has ended already
-        self._inbox.restate()
+        self._inbox.end(self._demand)
 
     close = stop
 
@@ -81,7 +80,7 @@ class Loop:
         self.stop()
 
     def __del__(self) -> None:
-        if not getattr(self, "ended", True):
+        if hasattr(self, "_demand"):  # else its arguments were refused
             self.stop()
 
 
@@ -98,13 +97,14 @@ class Consumer(Loop, Generic[T]):
         inbox = self._inbox
         hand = inbox.front
         # The usual case: a lease in front, its gate open, a plain body. All else goes the long way.
-        if hand is not None and not self.ended and not inbox.stale and self._convert is None and not hand.bad:
+        if hand is not None and not self._demand.ended and not inbox.stale and self._convert is None and not hand.bad:
             if now() < hand.lease.starts_until:
                 index = next(hand.cursor, -1)
                 if index >= 0:
                     if index == hand.last and inbox.state.autos:
                         inbox.session.reactor.wake()
                     return Delivery(hand, index, hand.bodies[index])
+        del hand  # while we wait it must not look as if somebody still had its messages
         return self._next()
 
     def _next(self) -> Delivery[T]:
@@ -158,8 +158,11 @@ class Work(Generic[T]):
             raise ValueError(f"threads={threads!r}: give a whole number of at least 1")
         self._consumer, self._handler = consumer, handler
         self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in range(threads)]
+
+    def start(self) -> Work[T]:
         for thread in self._threads:
             thread.start()
+        return self
 
     def stop(self) -> None:
         """Finish what runs, take nothing new. May be called in a signal handler."""
@@ -187,9 +190,9 @@ class Work(Generic[T]):
                 log.exception("a handler failed; the message comes again")
 
     def run_until_stopped(self) -> None:
-        """Wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one ends at once."""
+        """Start, and wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one ends at once."""
         if threading.current_thread() is not threading.main_thread():
-            self.wait()
+            self.start().wait()
             return
 
         def on_signal(number: int, frame: FrameType | None) -> None:
@@ -200,7 +203,9 @@ class Work(Generic[T]):
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self.wait()
+            self.start()
+            while not self.wait(SIGNAL_SECONDS):
+                pass
         finally:
             self.stop()
             for number, handler in before.items():

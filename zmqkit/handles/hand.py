@@ -1,8 +1,8 @@
-"""A lease in an application's hands, and those who wait for what becomes of its messages."""
+"""What a loop wants, a lease in an application's hands, and those who wait for what becomes of its messages."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zmqkit import codec
 from zmqkit.handles.waiting import Reply
@@ -13,7 +13,18 @@ from zmqkit.wire import Verdict
 if TYPE_CHECKING:
     from zmqkit.handles.inbox import Inbox
 
+Credit = int | Literal["auto"]
 Part = tuple["Hand", int, int]  # first and count of a lease's messages
+
+
+class Demand:
+    """What one loop wants. Apart from the loop, so that an inbox keeps no loop alive that was left."""
+
+    __slots__ = ("credit", "ended", "lease")
+
+    def __init__(self, credit: Credit, lease: float) -> None:
+        self.credit, self.lease = credit, lease
+        self.ended = False
 
 
 class Hand:

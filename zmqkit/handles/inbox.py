@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from operator import length_hint
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zmqkit import codec
 from zmqkit.errors import Closed, StaleLease, Timeout
-from zmqkit.handles.delivery import Delivery, Got, Settled
-from zmqkit.handles.hand import AckWait, Hand, Part, add_part
+from zmqkit.handles.delivery import Delivery, Settled
+from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
 from zmqkit.handles.session import Session, fresh
 from zmqkit.handles.waiting import Reply
 from zmqkit.machines.consumer import ConsumerState
@@ -25,12 +25,8 @@ from zmqkit.reactor import now
 from zmqkit.records import ranges_of
 from zmqkit.wire import BackKind, Verdict
 
-if TYPE_CHECKING:
-    from zmqkit.handles.consumer import Loop
-
 Convert = Callable[[Any], Any] | None
 STALE_KEPT = 1000
-PROBE_SECONDS = 1.0  # `get(timeout=0)` waits so long at most for the node's "nothing there"
 
 
 class Inbox:
@@ -39,7 +35,7 @@ class Inbox:
         self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
         self.changed = threading.Condition()
         self.news = 0  # counts what a waiter might have waited for
-        self.consumers: list[Loop] = []  # loops that are running
+        self.demands: list[Demand] = []  # of loops that are running
         self.words: deque[Any] = deque()  # deliveries to ack, or (method, *arguments)
         self.stale: deque[StaleLease] = deque()  # refusals that nobody was told of
         self.forgotten: deque[tuple[HeldLease, bool]] = deque()
@@ -131,59 +127,14 @@ class Inbox:
             if self.news == seen and self.session.error is None:
                 self.changed.wait(timeout)
 
-    def get(self, timeout: float | None, convert: Convert) -> Delivery[Any] | None:
-        """One message within `timeout`; with 0, one that is there now."""
-        for _ in self._tries(1, timeout, probe=timeout == 0):
-            found = self.take(Got, convert)
-            if found is not None:
-                return found
-        return None
-
-    def get_many(self, most: int, timeout: float | None, convert: Convert) -> tuple[list[Part], list[Any]]:
-        """What is there, up to `most`; if nothing is, what comes first within `timeout`."""
-        parts: list[Part] = []
-        bodies: list[Any] = []
+    def end(self, demand: Demand) -> None:
+        """This loop wants nothing more. Takes no lock: a signal handler may call it."""
+        demand.ended = True
         try:
-            for asked in self._tries(most, timeout, probe=True):
-                more_parts, more_bodies = self.take_many(most - len(bodies), convert)
-                parts, bodies = parts + more_parts, bodies + more_bodies
-                for hand, _, count in more_parts:
-                    self.took_by_get(hand, count)
-                if bodies and (asked or len(bodies) == most):
-                    break
-        except BaseException:
-            for part in parts:
-                self.say(self.back, *part, True, BackKind.UNSTARTED, -1.0, "")
-            raise
-        return parts, bodies
-
-    def _tries(self, count: int, timeout: float | None, probe: bool) -> Iterator[bool]:
-        """Moments to look, until `timeout`. With `probe` the node is asked what it has now: True once it has answered."""
-        session = self.session
-        session.admit()
-        if self.stale:
-            raise self.stale.popleft()
-        seen = self.news
-        yield not session.is_up
-        deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
-        question = Reply()
-        with self.changed:
-            self.waiting += count
-            if probe:
-                self.probes[question] = None
+            self.demands.remove(demand)
+        except ValueError:
+            return  # it had ended already
         self.restate()
-        try:
-            while (deadline is None or now() < deadline) and not (timeout == 0 and (question.given or not session.is_up)):
-                self.wait(seen, None if deadline is None else max(0.0, deadline - now()))
-                session.admit()
-                seen = self.news
-                yield question.given
-            yield True
-        finally:
-            with self.changed:
-                self.waiting -= count
-                self.probes.pop(question, None)
-            self.restate()
 
     def restate(self) -> None:
         """Who consumes, or how much, has changed; every waiter looks again. Takes no lock: a signal handler may call it."""
@@ -261,14 +212,14 @@ class Inbox:
         self._count_get(by_get, dropped)
         return dropped
 
+    def save(self, hand: Hand, index: int, blob: bytes) -> None:
+        if not hand.lease.revoked:
+            self.session.machine.holdings.save(hand.lease, index, blob)
+
     def _count_get(self, by_get: bool, settled: int) -> None:
         if by_get:
             self._settled_by_get += settled
             self.restated = True
-
-    def save(self, hand: Hand, index: int, blob: bytes) -> None:
-        if not hand.lease.revoked:
-            self.session.machine.holdings.save(hand.lease, index, blob)
 
     # -- the I/O thread: turns ----------------------------------------------------------------------------------------------
 
@@ -283,6 +234,8 @@ class Inbox:
             self._restate()
         front, state = self.front, self.state
         buffered = length_hint(front.cursor) if front is not None else 0
+        if front is not None and not buffered:
+            self._let_go(front)
         for hand in self._hands:
             buffered += length_hint(hand.cursor)
         unheard = state.received - self._received  # in events that will be handled after this
@@ -291,10 +244,16 @@ class Inbox:
             self._give_back(state.excess)
         return collected
 
+    def _let_go(self, spent: Hand) -> None:
+        """Keep it no longer than those who took its messages do, so that dropping the last of these is noticed."""
+        with self.changed:
+            if self.front is spent:
+                self.front = None
+
     def _restate(self) -> None:
         """Somebody came, went, or asked for something else."""
         self.restated = False
-        machine, state, consumers = self.session.machine, self.state, list(self.consumers)
+        machine, state, demands = self.session.machine, self.state, list(self.demands)
         machine.consumers.setdefault(self.queue, state)
         for probe, beat in list(self.probes.items()):
             if beat is None:
@@ -302,10 +261,10 @@ class Inbox:
                 self.probes[probe] = machine.beats.number
         # After the probes: a get adds to `waiting` before it asks, so no question leaves with a window that lacks it.
         if not machine.stopping:
-            state.fixed = sum(consumer.credit for consumer in consumers if consumer.credit != "auto")
-            state.autos = sum(consumer.credit == "auto" for consumer in consumers)
+            state.fixed = sum(demand.credit for demand in demands if demand.credit != "auto")
+            state.autos = sum(demand.credit == "auto" for demand in demands)
             state.waiting = self.waiting
-            state.lease = max((consumer.lease for consumer in consumers), default=0.0)
+            state.lease = max((demand.lease for demand in demands), default=0.0)
         state.got = self._taken_by_get - self._settled_by_get
         self._tell(None)
 
@@ -340,7 +299,7 @@ class Inbox:
                 self._count_get(got, min(count, self._taken_by_get - self._settled_by_get))
                 if lease.revoked:
                     machine.drop(lease, first, count)
-                elif got or self.consumers:
+                elif got or self.demands:
                     machine.back(lease, first, count, BackKind.NACK, -1.0, "dropped without ack, nack or reject")
                 else:  # the loop was left with it in hand
                     machine.back(lease, first, count, BackKind.UNSTARTED)

@@ -7,9 +7,11 @@ from typing import Any, Generic, TypeVar
 
 from zmqkit.codec import Schema
 from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeked
-from zmqkit.handles.consumer import BatchConsumer, Consumer, Credit, OnStale, Work
+from zmqkit.handles.consumer import BatchConsumer, Consumer, OnStale, Work
 from zmqkit.handles.delivery import Batch, Delivery, GotBatch
 from zmqkit.handles.durations import Duration, patience
+from zmqkit.handles.getting import get, get_many
+from zmqkit.handles.hand import Credit
 from zmqkit.handles.inbox import Inbox
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Headers, Producer
@@ -63,13 +65,13 @@ class Queue(Generic[T]):
 
     def get(self, timeout: Duration | None = 1.0) -> Delivery[T] | None:
         """The next message, or None if there is none within `timeout` seconds (0: now)."""
-        return self._inbox.get(patience(timeout), self._load)
+        return get(self._inbox, patience(timeout), self._load)
 
     def get_many(self, n: int, timeout: Duration | None = 1.0) -> Batch[T]:
         """Up to `n` messages: what is there, or what comes first within `timeout`. An empty batch if nothing is."""
         if type(n) is not int or n < 1:
             raise ValueError(f"n={n!r}: give a whole number of at least 1")
-        return GotBatch(*self._inbox.get_many(n, patience(timeout), self._load))
+        return GotBatch(*get_many(self._inbox, n, patience(timeout), self._load))
 
     def consume(self, credit: Credit = "auto", lease: Duration | None = None, idle: Duration | None = None,
                 on_stale: OnStale | None = None) -> Consumer[T]:  # fmt: skip
@@ -96,6 +98,8 @@ class Queue(Generic[T]):
         work = Work(self.consume(credit, lease, idle), handler, threads)
         if block:
             work.run_until_stopped()
+        else:
+            work.start()
         return work
 
     @property

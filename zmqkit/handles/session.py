@@ -18,7 +18,8 @@ from zmqkit.errors import Closed, Error, Timeout, Unreachable
 from zmqkit.handles.outcome import Ticket, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply
 from zmqkit.machines import events as ev
-from zmqkit.machines.link import ClientMachine, windows_fit
+from zmqkit.machines.consumer import windows_fit
+from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.output import Dropped
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.reactor import Reactor, now
@@ -160,8 +161,8 @@ class Session:
     def stop(self) -> None:
         """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
         for inbox in self.inboxes:
-            for consumer in list(inbox.consumers):
-                consumer.stop()
+            for demand in list(inbox.demands):
+                inbox.end(demand)
 
     def close(self, timeout: float) -> None:
         """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""

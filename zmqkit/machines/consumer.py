@@ -9,12 +9,19 @@ message waiting behind them would be better off with somebody else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 AHEAD_SECONDS = 0.1
 AHEAD_MESSAGES_MAX = 1_000_000
 SLOW_SECONDS = 1.0
 MEASURE_SECONDS = 0.5  # of work, after which older measurements count half
+WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit the header of one READY
+
+
+def windows_fit(queues: Iterable[str]) -> bool:
+    """Can one client consume from all of these?"""
+    return sum(len(queue.encode()) + 20 for queue in queues) <= WINDOWS_BYTES_MAX
 
 
 class ConsumerState:

@@ -10,7 +10,7 @@ Rule 5 (R-A7)        A stop finishes what runs, awaits the answers, says BYE, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from math import inf
 from typing import Any
@@ -33,12 +33,6 @@ BEATS_A_LEASE = 3  # a short lease is renewed before a lost turn or two end it
 PATIENCE_SECONDS = 3.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
 BYE_SECONDS = 2.0  # for the node's goodbye
-WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit the header of one READY
-
-
-def windows_fit(queues: Iterable[str]) -> bool:
-    """Can one client consume from all of these?"""
-    return sum(len(queue.encode()) + 20 for queue in queues) <= WINDOWS_BYTES_MAX
 
 
 class Phase(Enum):
