@@ -328,7 +328,18 @@ def test_auto_doubles_per_echo_up_to_a_tenth_of_a_second_of_work() -> None:
     work = Work()
     work.receive(100)
     work.work(100, 0.001)
-    assert work.grow()[:8] == [2, 4, 8, 16, 32, 64, 100, 100]
+    assert work.state.ahead == 2 and work.grow()[:7] == [4, 8, 16, 32, 64, 100, 100]
+
+
+def test_auto_grows_with_the_work_and_not_with_the_heartbeat() -> None:
+    work = Work()
+    work.state.stated = 1
+    work.receive(10)
+    work.work(10, 0.0001)
+    assert work.state.ahead == 2 and work.state.must_restate(clocked=True)  # no beat was due
+    work.receive(10)
+    work.work(10, 0.0001)
+    assert work.state.ahead == 2  # once per echo
 
 
 def test_auto_measures_work_and_not_waiting() -> None:

@@ -39,6 +39,7 @@ class ConsumerState:
         self.buffered = 0  # of those, not taken yet
         self.stated = 0  # the window in the last READY
         self.ahead = 1
+        self._may_change = True  # once per echo
         self._taken_at = -inf  # when the application last took one
         self._handed = 0
         self._settled, self._busy = 0, 0.0  # measured: messages, seconds
@@ -96,16 +97,22 @@ class ConsumerState:
             self.ahead = max(1, self.ahead)
         else:
             self.ahead = 0
+        if self.autos:
+            self._follow_work()
 
     def echoed(self) -> None:
-        """A beat came back: the moment to change `ahead`."""
-        if not self.ahead:
+        """A beat came back: `ahead` may change once more."""
+        self._may_change = True
+        self._follow_work()
+
+    def _follow_work(self) -> None:
+        if not self._may_change or not self.ahead:
             return
         target = min(AHEAD_MESSAGES_MAX, int(self._settled / self._busy * AHEAD_SECONDS)) if self._busy else 1
         if target > self.ahead:
-            self.ahead = min(2 * self.ahead, target)
+            self.ahead, self._may_change = min(2 * self.ahead, target), False
         elif target < self.ahead // 2:
-            self.ahead = max(1, target)
+            self.ahead, self._may_change = max(1, target), False
 
     def must_restate(self, clocked: bool) -> bool:
         """Is the window in the last READY worth correcting at once? `clocked`: no earlier READY is without its echo.
