@@ -79,6 +79,7 @@ class Reactor:
         self._waker = Waker()
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._calls: deque[Callable[[float], None]] = deque()
+        self.turn_ends: list[Callable[[], None]] = []  # to do once, at the end of this turn: what goes to asyncio's loops goes together
         self._ports: list[Port] = []
         self._host: Host | None = None
         self._router: Socket | None = None
@@ -154,6 +155,7 @@ class Reactor:
         try:
             while now() < self._stop_at or not self._drained():
                 self._turn(self._sleep())
+                self._end_turn()
                 if self._host is not None and self._host.failed is not None:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
@@ -202,6 +204,10 @@ class Reactor:
             for port in [port for port in self._ports if port.inbox]:
                 self._drain_port(port)
                 self._flush_port(port, moment)
+
+    def _end_turn(self) -> None:
+        while self.turn_ends:
+            self.turn_ends.pop()()
 
     # -- the host's sockets ---------------------------------------------------------------------------------------------
 
@@ -329,3 +335,4 @@ class Reactor:
             self._router.close()
         self._waker.close()
         self._context.term()
+        self._end_turn()

@@ -9,10 +9,12 @@ from typing import Any
 from zmqkit import codec
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.session import Session
+from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.parcel import ITEMS_MAX, Parcel
 
 Load = Callable[[Any], Any] | None
+List = list  # where a method is called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,13 @@ class DeadLetters:
 
     def list(self, n: int = 1000, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> list[DeadLetter]:
         """The first `n`, or those of `seqs` that are there."""
+        return run(self.listing(n, seqs, timeout))
+
+    def listing(self, n: int, seqs: Sequence[int] | None, timeout: Duration | None) -> Steps[List[DeadLetter]]:
         found: list[DeadLetter] = []
         for part in _parts(seqs):
-            result = self._session.ask("dead_list", {"queue": self._queue, "count": n, "seqs": part}, patience(timeout))
+            arguments = {"queue": self._queue, "count": n, "seqs": part}
+            result = yield from self._session.asking("dead_list", arguments, patience(timeout))
             rows = zip(result["rows"], _messages(result, self._load), strict=False)
             found += [
                 DeadLetter(seq, reason, attempts, at, [history] if isinstance(history, str) else [*history], headers, body)
@@ -79,14 +85,18 @@ class DeadLetters:
 
     def redrive(self, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> int:
         """Give all, or those, another life with all their attempts. Returns how many."""
-        return self._change("redrive", seqs, timeout)
+        return run(self.changing("redrive", seqs, timeout))
 
     def drop(self, seqs: Sequence[int] | None = None, timeout: Duration | None = 5.0) -> int:
         """Throw away all, or those. Returns how many."""
-        return self._change("drop", seqs, timeout)
+        return run(self.changing("drop", seqs, timeout))
 
-    def _change(self, verb: str, seqs: Sequence[int] | None, timeout: Duration | None) -> int:
-        return sum(self._session.ask(verb, {"queue": self._queue, "seqs": part}, patience(timeout))["count"] for part in _parts(seqs))
+    def changing(self, verb: str, seqs: Sequence[int] | None, timeout: Duration | None) -> Steps[int]:
+        changed = 0
+        for part in _parts(seqs):
+            result = yield from self._session.asking(verb, {"queue": self._queue, "seqs": part}, patience(timeout))
+            changed += result["count"]
+        return changed
 
 
 def _parts(seqs: Sequence[int] | None) -> list[list[int] | None]:

@@ -10,6 +10,7 @@ from zmqkit.handles.admin import QueueInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.queue import ASK_SECONDS, Queue
 from zmqkit.handles.session import Session
+from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.reactor import Reactor
 
@@ -34,11 +35,14 @@ class Peer:
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""
+        return run(self._listing(timeout))
+
+    def _listing(self, timeout: Duration | None) -> Steps[list[QueueInfo]]:
         found: list[QueueInfo] = []
         more = True
         while more:  # a node tells so many at a time as fit one answer
             after = {"after": found[-1].name} if found else {}
-            told = self._session.ask("list", after, patience(timeout))
+            told = yield from self._session.asking("list", after, patience(timeout))
             found += [QueueInfo.from_wire(info) for info in told["queues"]]
             more = told["more"]
         return found

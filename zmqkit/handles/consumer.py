@@ -62,12 +62,16 @@ class Loop:
         """Until there may be something new. False: the loop ends."""
         if self.ended:
             return False
-        left = None if self._idle is None else since + self._idle - now()
-        if left is not None and left <= 0:
+        left = self._left(since)
+        if left == 0:
             self.stop()
             return False
         self._inbox.wait(seen, left)
         return True
+
+    def _left(self, since: float) -> float | None:
+        """Seconds until `idle` ends the loop; None: it waits for ever."""
+        return None if self._idle is None else max(0.0, since + self._idle - now())
 
     def _raise_stale(self) -> None:
         while self._inbox.stale:

@@ -201,6 +201,8 @@ class Batch(Settling, Sequence[Delivery[T]]):
     __slots__ = ("_parts", "bodies", "settled")
     by_get = False
 
+    kind: type[Delivery[Any]] = Delivery
+
     def __init__(self, parts: list[Part], bodies: list[T]) -> None:
         self._parts = parts
         self.bodies = bodies
@@ -220,12 +222,12 @@ class Batch(Settling, Sequence[Delivery[T]]):
         rest = place
         for hand, first, count in self._parts:
             if rest < count:
-                return (Got if self.by_get else Delivery)(hand, first + rest, self.bodies[place])
+                return self.kind(hand, first + rest, self.bodies[place])
             rest -= count
         raise IndexError(place)
 
     def __iter__(self) -> Iterator[Delivery[T]]:
-        bodies, kind = iter(self.bodies), Got if self.by_get else Delivery
+        bodies, kind = iter(self.bodies), self.kind
         for hand, first, count in self._parts:
             for index in range(first, first + count):
                 yield kind(hand, index, next(bodies))
@@ -276,3 +278,4 @@ class Batch(Settling, Sequence[Delivery[T]]):
 class GotBatch(Batch[T]):
     __slots__ = ()
     by_get = True
+    kind = Got

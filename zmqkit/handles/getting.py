@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from zmqkit.handles.delivery import Delivery, Got
 from zmqkit.handles.hand import Part
-from zmqkit.handles.inbox import Convert, Inbox
-from zmqkit.handles.waiting import Reply
+from zmqkit.handles.inbox import Convert, Inbox, News
+from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.reactor import now
 from zmqkit.wire import BackKind
 
+R = TypeVar("R")
 PROBE_SECONDS = 1.0  # `get(timeout=0)` waits so long at most for the node's "nothing there"
 
 
-def get(inbox: Inbox, timeout: float | None, convert: Convert) -> Delivery[Any] | None:
+def get(inbox: Inbox, timeout: float | None, convert: Convert, kind: type[Delivery[Any]] = Got) -> Steps[Delivery[Any] | None]:
     """One message within `timeout`; with 0, one that is there now."""
-    for _ in _tries(inbox, 1, timeout, probe=timeout == 0):
-        found = inbox.take(Got, convert)
-        if found is not None:
-            return found
-    return None
+    return _seek(inbox, 1, timeout, timeout == 0, lambda asked: inbox.take(kind, convert))
 
 
-def get_many(inbox: Inbox, most: int, timeout: float | None, convert: Convert) -> tuple[list[Part], list[Any]]:
+def get_many(inbox: Inbox, most: int, timeout: float | None, convert: Convert) -> Steps[tuple[list[Part], list[Any]]]:
     """What is there, up to `most`; if nothing is, what comes first within `timeout`."""
     parts: list[Part] = []
     bodies: list[Any] = []
+
+    def look(asked: bool) -> bool | None:
+        more_parts, more_bodies = inbox.take_many(most - len(bodies), convert)
+        parts.extend(more_parts)
+        bodies.extend(more_bodies)
+        for hand, _, count in more_parts:
+            inbox.took_by_get(hand, count)
+        return (bool(bodies) and (asked or len(bodies) == most)) or None
+
     try:
-        for asked in _tries(inbox, most, timeout, probe=True):
-            more_parts, more_bodies = inbox.take_many(most - len(bodies), convert)
-            parts, bodies = parts + more_parts, bodies + more_bodies
-            for hand, _, count in more_parts:
-                inbox.took_by_get(hand, count)
-            if bodies and (asked or len(bodies) == most):
-                break
+        yield from _seek(inbox, most, timeout, True, look)
     except BaseException:
         for part in parts:
             inbox.say(inbox.back, *part, True, BackKind.UNSTARTED, -1.0, "")
@@ -43,14 +43,16 @@ def get_many(inbox: Inbox, most: int, timeout: float | None, convert: Convert) -
     return parts, bodies
 
 
-def _tries(inbox: Inbox, count: int, timeout: float | None, probe: bool) -> Iterator[bool]:
-    """Moments to look, until `timeout`. With `probe` the node is asked what it has now: True once it has answered."""
+def _seek(inbox: Inbox, count: int, timeout: float | None, probe: bool, look: Callable[[bool], R | None]) -> Steps[R | None]:
+    """`look` until it finds something, or `timeout`. With `probe` the node is asked what it has now: True once it has answered."""
     session = inbox.session
     session.admit()
     if inbox.stale:
         raise inbox.stale.popleft()
     seen = inbox.news
-    yield not session.is_up
+    found = look(not session.is_up)
+    if found is not None:
+        return found
     deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
     question = Reply()
     with inbox.changed:
@@ -59,12 +61,14 @@ def _tries(inbox: Inbox, count: int, timeout: float | None, probe: bool) -> Iter
             inbox.probes[question] = None
     inbox.restate()
     try:
-        while (deadline is None or now() < deadline) and not (timeout == 0 and (question.given or not session.is_up)):
-            inbox.wait(seen, None if deadline is None else max(0.0, deadline - now()))
+        while (deadline is None or now() < deadline) and not (timeout == 0 and (question.happened or not session.is_up)):
+            yield News(inbox, seen), None if deadline is None else max(0.0, deadline - now())
             session.admit()
             seen = inbox.news
-            yield question.given
-        yield True
+            found = look(question.happened)
+            if found is not None:
+                return found
+        return look(True)
     finally:
         with inbox.changed:
             inbox.waiting -= count

@@ -18,7 +18,7 @@ from zmqkit.errors import Closed, StaleLease, Timeout
 from zmqkit.handles.delivery import Delivery, Settled
 from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
 from zmqkit.handles.session import Session, fresh
-from zmqkit.handles.waiting import Reply
+from zmqkit.handles.waiting import Listener, Reply, Steps, run
 from zmqkit.machines.consumer import ConsumerState
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.reactor import now
@@ -29,11 +29,34 @@ Convert = Callable[[Any], Any] | None
 STALE_KEPT = 1000
 
 
+class News:
+    """Something in this inbox that came after `seen`."""
+
+    __slots__ = ("_inbox", "_seen")
+
+    def __init__(self, inbox: Inbox, seen: int) -> None:
+        self._inbox, self._seen = inbox, seen
+
+    def wait(self, timeout: float | None) -> bool:
+        self._inbox.wait(self._seen, timeout)
+        return True
+
+    def listen(self, listener: Listener) -> None:
+        if not self._inbox.listen(self._seen, listener):
+            listener(self)
+
+    def ignore(self, listener: Listener) -> None:
+        with self._inbox.changed:
+            if listener in self._inbox.listeners:
+                self._inbox.listeners.remove(listener)
+
+
 class Inbox:
     def __init__(self, session: Session, queue: str) -> None:
         self.session, self.queue = session, queue
         self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
         self.changed = threading.Condition()
+        self.listeners: deque[Listener] = deque()  # of loops, beside the threads that wait for `changed`; each is told once
         self.news = 0  # counts what a waiter might have waited for
         self.demands: list[Demand] = []  # of loops that are running
         self.words: deque[Any] = deque()  # deliveries to ack, or (method, *arguments)
@@ -127,6 +150,16 @@ class Inbox:
             if self.news == seen and self.session.error is None:
                 self.changed.wait(timeout)
 
+    def listen(self, seen: int, listener: Listener) -> bool:
+        """The same for a loop. False: there is news already."""
+        if self.words:
+            self.session.reactor.wake()
+        with self.changed:
+            if self.news != seen or self.session.error is not None:
+                return False
+            self.listeners.append(listener)
+            return True
+
     def end(self, demand: Demand) -> None:
         """This loop wants nothing more. Takes no lock: a signal handler may call it."""
         demand.ended = True
@@ -153,11 +186,14 @@ class Inbox:
 
     def ack_and_wait(self, parts: list[Part], by_get: bool, timeout: float | None) -> Settled:
         """True or "unknown". Raises StaleLease, Timeout."""
+        return run(self.acking(parts, by_get, timeout))
+
+    def acking(self, parts: list[Part], by_get: bool, timeout: float | None) -> Steps[Settled]:
         wait = AckWait(parts)
         for part in parts:
             self.say(self.done, *part, by_get, True, wait)
         self.session.reactor.wake()
-        if not wait.reply.wait(timeout):
+        if not (yield wait.reply, timeout):
             raise Timeout(f"no answer to the ack within {timeout:g} s: {self.session.why()}; it goes on", maybe_executed=True)
         verdict = wait.reply.value
         if isinstance(verdict, Exception):
@@ -307,8 +343,14 @@ class Inbox:
     def _tell(self, count: int | None) -> None:
         """There is something for `count` waiters (None: for all) to look at."""
         with self.changed:
-            self.news += 1
-            self.changed.notify_all() if count is None else self.changed.notify(count)
+            self._notify(count)
+
+    def _notify(self, count: int | None) -> None:
+        """With `changed` held."""
+        self.news += 1
+        self.changed.notify_all() if count is None else self.changed.notify(count)
+        for _ in range(len(self.listeners) if count is None else min(count, len(self.listeners))):
+            self.listeners.popleft()(self)
 
     # -- the I/O thread: events ---------------------------------------------------------------------------------------------
 
@@ -316,8 +358,7 @@ class Inbox:
         with self.changed:
             self._hands.append(Hand(self, lease))
             self._received += lease.count
-            self.news += 1
-            self.changed.notify(lease.count)
+            self._notify(lease.count)
 
     def revoked(self, lease: HeldLease) -> None:
         """What waits of it is dropped. What runs is told when it wants to settle."""

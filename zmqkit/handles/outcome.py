@@ -119,6 +119,11 @@ class Ticket:
                 return
         listener(self)
 
+    def ignore(self, listener: Callable[[Ticket], None]) -> None:
+        with self.lock:
+            if listener in self.listeners:
+                self.listeners.remove(listener)
+
     def wait(self, timeout: float | None) -> bool:
         """Is it settled within `timeout` seconds?"""
         if self.done:

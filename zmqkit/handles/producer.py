@@ -16,6 +16,7 @@ from zmqkit.codec import packer, unencodable
 from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, header_bytes
 from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.waiting import Listeners, Steps
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import FULL_BYTES, MESSAGE_HEADERS_BYTES_MAX, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
 
@@ -27,11 +28,32 @@ Dump = Callable[[Any], Any] | None
 Span = tuple[Ticket, int, int]  # place and count of messages in a ticket
 
 
+class Room(Listeners):
+    """Whether one more batch may wait here, or nothing may any more."""
+
+    def __init__(self, lock: threading.Lock, fits: Callable[[], bool]) -> None:
+        super().__init__()
+        self.changed, self._fits = threading.Condition(lock), fits
+
+    @property
+    def happened(self) -> bool:
+        return self._fits()
+
+    def wait(self, timeout: float | None) -> bool:
+        with self.changed:
+            return self.changed.wait_for(self._fits, timeout)
+
+    def tell(self) -> None:
+        """With the lock held."""
+        self.changed.notify_all()
+        self._tell()
+
+
 class Producer:
     def __init__(self, session: Session, queue: str) -> None:
         self._session, self._queue = session, queue
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self.room = Room(self._lock, lambda: len(self._ready) < READY_BATCHES_MAX or session.error is not None)
         self._pack = packer()
         self._open: Ticket | None = None
         self._ready: deque[Ticket] = deque()  # full, in order
@@ -60,6 +82,16 @@ class Producer:
                 self._close_open()
                 session.reactor.wake()
         return PutFuture(ticket, place)
+
+    def put_now(self, message: bytes, headers: Headers | None) -> tuple[Ticket, int] | None:
+        """An encoded message's place in a batch; None: wait for `room` first. Raises MessageTooLarge."""
+        self._session.admit()
+        with self._lock:
+            try:
+                future = self._put_slowly(message, headers, 0.0)
+            except NotSent:
+                return None
+        return future._ticket, future._place
 
     def _put_slowly(self, message: bytes, headers: Headers | None, timeout: float | None) -> PutFuture:
         """A batch begins or ends with this message, or it has headers. With the lock held."""
@@ -95,13 +127,16 @@ class Producer:
 
     def _new_ticket(self, timeout: float | None) -> Ticket:
         """An open one, once there is room. With the lock held. Raises NotSent."""
-        if not self._room.wait_for(lambda: len(self._ready) < READY_BATCHES_MAX or self._session.error, timeout):
-            raise NotSent(f"{len(self._ready)} batches wait to be sent, and none left within {timeout:g} s: {self._session.why()}")
+        if not self.room.changed.wait_for(lambda: self.room.happened, timeout):
+            raise self.no_room(timeout)
         if self._session.error is not None:
             self._session.admit()
         if self._open is None:  # else another thread was faster
             self._open = self.newest = Ticket(self._lock, self._session.callbacks.run)
         return self._open
+
+    def no_room(self, timeout: float | None) -> NotSent:
+        return NotSent(f"{len(self._ready)} batches wait to be sent, and none left within {timeout:g} s: {self._session.why()}")
 
     def _close_open(self) -> None:
         ticket = self._open
@@ -113,8 +148,11 @@ class Producer:
 
     # -- many -----------------------------------------------------------------------------------------------------------
 
-    def put_many(self, bodies: Iterable[Any], dump: Dump, timeout: float | None) -> BatchReceipt:
-        """`timeout`: seconds without any progress. Raises with `confirmed` set: so many of the first messages are stored."""
+    def put_many(self, bodies: Iterable[Any], dump: Dump, timeout: float | None) -> Steps[BatchReceipt]:
+        """`timeout`: seconds without any progress. Raises with `confirmed` set: so many of the first messages are stored.
+
+        Given up, it takes back what has not left.
+        """
         self._session.admit()
         spans: deque[Span] = deque()
         done = Progress()
@@ -124,15 +162,22 @@ class Producer:
                 chunk, size = self._encode(raw, dump, pack, sent)
                 sent += len(chunk)
                 for part in _parts(chunk, size):
-                    spans.append(self._append(part, timeout))
+                    while (span := self._append(part)) is None:
+                        if not (yield self.room, timeout):
+                            raise self.no_room(timeout)
+                    spans.append(span)
                 while spans and spans[0][0].done:
                     done.add(spans.popleft())
                 wanted = max(1, min(PARCEL_MESSAGES_MAX, FULL_BYTES * len(chunk) // size + 1))
+                yield self.room, 0.0  # a loop has others to serve, too
             while spans:
-                self._await(spans[0][0], timeout)
+                yield from self._await(spans[0][0], timeout)
                 done.add(spans.popleft())
+        except GeneratorExit:
+            _take_back(spans)
+            raise
         except Error as error:
-            self._settle_rest(spans, done, 0 if isinstance(error, Timeout) else timeout)
+            yield from self._settle_rest(spans, done, 0 if isinstance(error, Timeout) else timeout)
             error.confirmed = done.count  # type: ignore[attr-defined]
             raise
         return done.receipt(self._session.node)
@@ -153,8 +198,8 @@ class Producer:
             raise MessageTooLarge(largest, self._session.message_bytes)
         return chunk, size
 
-    def _append(self, chunk: list[bytes], timeout: float | None) -> Span:
-        """Into the open batch where they fit, else into a new one."""
+    def _append(self, chunk: list[bytes]) -> Span | None:
+        """Into the open batch where they fit, else into a new one. None: there is no room for that."""
         size = sum(map(len, chunk))
         with self._lock:
             ticket = self._open
@@ -163,7 +208,9 @@ class Producer:
                 ticket = None
             while ticket is None or len(ticket.messages) + len(chunk) > PARCEL_MESSAGES_MAX:
                 self._close_open()
-                ticket = self._new_ticket(timeout)
+                if not self.room.happened:
+                    return None
+                ticket = self._new_ticket(0.0)
             place = len(ticket.messages)
             ticket.messages.extend(chunk)
             ticket.bytes += size
@@ -172,20 +219,19 @@ class Producer:
         self._session.reactor.wake()
         return ticket, place, len(chunk)
 
-    def _await(self, ticket: Ticket, timeout: float | None) -> None:
+    def _await(self, ticket: Ticket, timeout: float | None) -> Steps[None]:
         """Until it is settled. Any batch that is stored meanwhile counts as progress."""
         stored = self._session.stored
-        while not ticket.wait(timeout):
+        while not ticket.done and not (yield ticket, timeout):
             if stored == self._session.stored:
                 raise Timeout(f"no confirm within {timeout:g} s: {self._session.why()}", maybe_executed=True)
             stored = self._session.stored
 
     @staticmethod
-    def _settle_rest(spans: deque[Span], done: Progress, timeout: float | None) -> None:
+    def _settle_rest(spans: deque[Span], done: Progress, timeout: float | None) -> Steps[None]:
         """After a failure: take back what has not left, and see how much was stored before the first failure."""
-        kept = [span for span in spans if not all([span[0].withdraw(place) for place in range(span[1], span[1] + span[2])])]
-        for span in kept:
-            if not done.whole or not span[0].wait(timeout):
+        for span in _take_back(spans):
+            if not done.whole or not (span[0].done or (yield span[0], timeout)):
                 return
             done.add(span, strict=False)
 
@@ -206,8 +252,8 @@ class Producer:
             if self._open is not None and not self._ready and machine.has_room(queue, full=False):
                 self._close_open()
                 empty += self._hand_over(machine, self._ready.popleft())
-            if len(self._ready) < READY_BATCHES_MAX:
-                self._room.notify_all()
+            if self.room.happened:
+                self.room.tell()
         for ticket in empty:
             ticket.seen = True
             ticket.settle(lambda: NotSent("the put was withdrawn"))
@@ -229,7 +275,7 @@ class Producer:
             tickets = [*self._handed, *self._ready, *([self._open] if self._open else [])]
             self._ready.clear()
             self._open = None
-            self._room.notify_all()
+            self.room.tell()
         self._session.failures += [ticket for ticket in tickets if not ticket.done and not ticket.listeners]
         for ticket in tickets:
             if not isinstance(error, Closed):
@@ -265,6 +311,11 @@ class Progress:
 
     def receipt(self, node: str) -> BatchReceipt:
         return BatchReceipt(self.count, self.first, self.last, self.durability, node)
+
+
+def _take_back(spans: Iterable[Span]) -> list[Span]:
+    """Withdraw what has not left; what has."""
+    return [span for span in spans if not all([span[0].withdraw(place) for place in range(span[1], span[1] + span[2])])]
 
 
 def _parts(chunk: list[bytes], size: int) -> Iterable[list[bytes]]:

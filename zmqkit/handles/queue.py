@@ -16,6 +16,7 @@ from zmqkit.handles.inbox import Inbox
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Headers, Producer
 from zmqkit.handles.session import Session
+from zmqkit.handles.waiting import run
 from zmqkit.wire import NAME_BYTES_MAX
 
 T = TypeVar("T")
@@ -59,19 +60,19 @@ class Queue(Generic[T]):
         `timeout` is for any progress, not for all. An error has `confirmed`: so many of the first messages are stored; some
         behind them may be.
         """
-        return self._producer.put_many(bodies, self._dump, patience(timeout))
+        return run(self._producer.put_many(bodies, self._dump, patience(timeout)))
 
     # -- getting --------------------------------------------------------------------------------------------------------
 
     def get(self, timeout: Duration | None = 1.0) -> Delivery[T] | None:
         """The next message, or None if there is none within `timeout` seconds (0: now)."""
-        return get(self._inbox, patience(timeout), self._load)
+        return run(get(self._inbox, patience(timeout), self._load))
 
     def get_many(self, n: int, timeout: Duration | None = 1.0) -> Batch[T]:
         """Up to `n` messages: what is there, or what comes first within `timeout`. An empty batch if nothing is."""
         if type(n) is not int or n < 1:
             raise ValueError(f"n={n!r}: give a whole number of at least 1")
-        return GotBatch(*get_many(self._inbox, n, patience(timeout), self._load))
+        return GotBatch(*run(get_many(self._inbox, n, patience(timeout), self._load)))
 
     def consume(self, credit: Credit = "auto", lease: Duration | None = None, idle: Duration | None = None,
                 on_stale: OnStale | None = None) -> Consumer[T]:  # fmt: skip

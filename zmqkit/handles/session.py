@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqkit.errors import Closed, Error, Timeout, Unreachable
 from zmqkit.handles.outcome import Ticket, error_of
-from zmqkit.handles.waiting import Callbacks, Flush, Reply
+from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
 from zmqkit.machines.link import ClientMachine
@@ -57,7 +57,8 @@ class Session:
         self._replies: list[Reply] = []  # of asks
         self._flushes: list[Flush] = []
         self._part_by, self._insisted = inf, False
-        self._up, self._left = threading.Event(), threading.Event()
+        self._up, self._left, self.ended = Signal(), Signal(), Signal()
+        self.loops: dict[Any, Any] = {}  # of asyncio, and what `zmqkit.aio` keeps for each
         _sessions.add(self)
 
     # -- any thread ---------------------------------------------------------------------------------------------------
@@ -80,14 +81,21 @@ class Session:
         if self.halted:
             self.begin()
 
+    @property
+    def started(self) -> bool:
+        return self._started
+
     def wait_up(self, timeout: float | None) -> None:
         """Raises Unreachable with the latest reason."""
-        if not self._up.wait(timeout) or self.error is not None:
+        run(self.rising(timeout))
+
+    def rising(self, timeout: float | None) -> Steps[None]:
+        if not (yield self._up, timeout) or self.error is not None:
             raise (fresh(self.error) if self.error else Unreachable(self.endpoint or "this process", self.reason))
 
     @property
     def is_up(self) -> bool:
-        return self._up.is_set()
+        return self._up.happened
 
     def why(self) -> str:
         """Why something took too long."""
@@ -118,12 +126,18 @@ class Session:
 
     def ask(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         """The node's answer. Raises what it refused with, or Timeout."""
+        return run(self.asking(verb, arguments, timeout))
+
+    def asking(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> Steps[dict[str, Any]]:
         self.admit()
         reply = Reply()
         self.reactor.call(lambda moment: self._ask(verb, arguments, reply))
-        if not reply.wait(timeout):
-            self.reactor.call(lambda moment: self._forget(reply))
-            raise Timeout(f"{verb}: {self.why()} within {timeout:g} s", maybe_executed=self.is_up)
+        try:
+            if not (yield reply, timeout):
+                raise Timeout(f"{verb}: {self.why()} within {timeout:g} s", maybe_executed=self.is_up)
+        finally:
+            if not reply.happened and not self.reactor.closed:
+                self.reactor.call(lambda moment: self._forget(reply))
         return self.answer(reply.value)
 
     @staticmethod
@@ -136,15 +150,18 @@ class Session:
 
     def flush(self, timeout: float | None) -> None:
         """Wait for every put and ack so far. Raises Timeout, or the first failure that nobody was told of."""
+        run(self.flushing(timeout))
+
+    def flushing(self, timeout: float | None) -> Steps[None]:
         self.admit()
         deadline = None if timeout is None else now() + timeout
         for producer in list(self._producers.values()):
             ticket = producer.newest
-            if ticket is not None and not ticket.wait(_left(deadline)):
+            if ticket is not None and not ticket.done and not (yield ticket, _left(deadline)):
                 raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
         reply = Reply()
         self.reactor.call(lambda moment: self._flush(reply, moment))
-        if not reply.wait(_left(deadline)):
+        if not (yield reply, _left(deadline)):
             raise Timeout(f"acks are not answered within {timeout:g} s: {self.why()}", maybe_executed=True)
         self.raise_unseen()
 
@@ -166,6 +183,9 @@ class Session:
 
     def close(self, timeout: float) -> None:
         """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
+        run(self.closing(timeout))
+
+    def closing(self, timeout: float) -> Steps[None]:
         if self.error is not None:
             return
         self.stop()
@@ -173,7 +193,7 @@ class Session:
         if self._started:
             self._part_by = now() + timeout
             self.reactor.wake()
-            self._left.wait(timeout + GOODBYE_SECONDS)
+            yield self._left, timeout + GOODBYE_SECONDS
 
     # -- the I/O thread -----------------------------------------------------------------------------------------------
 
@@ -211,6 +231,7 @@ class Session:
             reply.set(reason)
         self._up.set()
         self._left.set()
+        self.ended.set()
         self.callbacks.close()
 
     def _ask(self, verb: str, arguments: dict[str, Any], reply: Reply) -> None:
