@@ -9,6 +9,7 @@
             send(d.body)
 """
 
+from zmqkit import aio
 from zmqkit.errors import (
     AddressInUse,
     Closed,
@@ -43,7 +44,7 @@ from zmqkit.machines.policy import Backoff, QueuePolicy
 __version__ = "0.1.0"
 
 __all__ = [
-    "Node", "connect", "Client", "Queue", "QueuePolicy", "Backoff",
+    "aio", "Node", "connect", "Client", "Queue", "QueuePolicy", "Backoff",
     "Receipt", "BatchReceipt", "PutFuture",
     "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
     "QueueInfo", "Peeked", "DeadLetter", "DeadLetters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmqkit.handles.admin import QueueInfo
 from zmqkit.handles.durations import Duration, patience, seconds
@@ -13,6 +13,9 @@ from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.reactor import Reactor
+
+if TYPE_CHECKING:
+    from zmqkit.aio.peer import Client as AsyncClient
 
 T = TypeVar("T")
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
@@ -80,6 +83,8 @@ class Peer:
 
 class Client(Peer):
     """Made by `connect`."""
+
+    aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, endpoint: str, timeout: float | None, lazy: bool) -> None:
         self.endpoint = endpoint

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 import msgpack
 
 from zmqkit.errors import MessageTooLarge, StaleLease
-from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.waiting import Steps, run
 from zmqkit.wire import BLOB_BYTES_MAX, BackKind
 
 if TYPE_CHECKING:
@@ -141,20 +142,30 @@ class Delivery(Settling, Generic[T]):
     def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> None:
         """Settle it: done. Returns at once; with `wait`, when the node has it durably, or raises Timeout after `timeout` seconds.
         Raises StaleLease if the lease is known to have ended; a second call does nothing."""
+        if wait:
+            return run(self.acking(patience(timeout)))
         if self.settled:
             return
         self.settled = True
-        hand = self._hand
-        inbox = hand.inbox
-        if hand.lease.revoked:
-            inbox.say(inbox.drop, hand, self._index, 1, self.by_get)
-            raise StaleLease(f"the lease of message {self.seq} in {self.queue} had ended: it is not settled by this ack")
-        if wait:
-            self.settled = inbox.ack_and_wait([(hand, self._index, 1)], self.by_get, None if timeout is None else seconds(timeout))
-            return
+        inbox = self._hand.inbox
+        if self._hand.lease.revoked:
+            raise self._stale()
         inbox.words.append(self)
         if not inbox.session.hot:
             inbox.session.heat()
+
+    def acking(self, timeout: float | None) -> Steps[None]:
+        if self.settled:
+            return
+        self.settled = True
+        if self._hand.lease.revoked:
+            raise self._stale()
+        self.settled = yield from self._hand.inbox.acking([(self._hand, self._index, 1)], self.by_get, timeout)
+
+    def _stale(self) -> StaleLease:
+        inbox = self._hand.inbox
+        inbox.say(inbox.drop, self._hand, self._index, 1, self.by_get)
+        return StaleLease(f"the lease of message {self.seq} in {self.queue} had ended: it is not settled by this ack")
 
     def extend(self, lease: Duration) -> None:
         """From now on renew the lease for so many seconds at a time (all messages that came with it, too)."""
@@ -235,25 +246,41 @@ class Batch(Settling, Sequence[Delivery[T]]):
     def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> None:
         """Settle all that you have not settled singly. Raises StaleLease if a lease is known to have ended: the messages of that
         one are not settled, the others are."""
+        if wait:
+            return run(self.acking(patience(timeout)))
         if self.settled:
             return
+        good, stale = self._take_stock()
+        for hand, first, count in good:
+            hand.inbox.words.append((hand.inbox.done, hand, first, count, self.by_get, False))
+        if good and not good[0][0].inbox.session.hot:
+            good[0][0].inbox.session.heat()
+        if stale is not None:
+            raise stale
+
+    def acking(self, timeout: float | None) -> Steps[None]:
+        if self.settled:
+            return
+        good, stale = self._take_stock()
+        if good:
+            self.settled = yield from good[0][0].inbox.acking(good, self.by_get, timeout)
+        if stale is not None:
+            raise stale
+
+    def _take_stock(self) -> tuple[list[Part], StaleLease | None]:
+        """From here on it is settled: the parts whose leases hold; and the error if some do not."""
         self.settled = True
-        inbox = self._parts[0][0].inbox
-        stale = [part for part in self._parts if part[0].lease.revoked]
-        good = [part for part in self._parts if not part[0].lease.revoked]
-        for part in stale:
-            inbox.say(inbox.drop, *part, self.by_get)
-        if wait and good:
-            self.settled = inbox.ack_and_wait(good, self.by_get, None if timeout is None else seconds(timeout))
-        elif good:
-            for part in good:
-                inbox.words.append((inbox.done, *part, self.by_get, False))
-            if not inbox.session.hot:
-                inbox.session.heat()
-        if stale:
-            hand, first, count = stale[0]
+        good, stale = [], None
+        for part in self._parts:
+            hand, first, count = part
+            if not hand.lease.revoked:
+                good.append(part)
+                continue
+            hand.inbox.say(hand.inbox.drop, hand, first, count, self.by_get)
             seq = hand.lease.qseq + first
-            raise StaleLease(f"the lease of messages {seq} to {seq + count - 1} in {hand.lease.queue} had ended: they are not settled")
+            text = f"the lease of messages {seq} to {seq + count - 1} in {hand.lease.queue} had ended: they are not settled"
+            stale = stale or StaleLease(text)
+        return good, stale
 
     def _back(self, kind: BackKind, delay: float, reason: str) -> None:
         if not self.settled:

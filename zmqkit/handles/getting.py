@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from zmqkit.handles.delivery import Delivery, Got
 from zmqkit.handles.hand import Part
-from zmqkit.handles.inbox import Convert, Inbox, News
+from zmqkit.handles.inbox import Convert, D, Inbox, News
 from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.reactor import now
 from zmqkit.wire import BackKind
@@ -16,7 +15,7 @@ R = TypeVar("R")
 PROBE_SECONDS = 1.0  # `get(timeout=0)` waits so long at most for the node's "nothing there"
 
 
-def get(inbox: Inbox, timeout: float | None, convert: Convert, kind: type[Delivery[Any]] = Got) -> Steps[Delivery[Any] | None]:
+def get(inbox: Inbox, kind: type[D], timeout: float | None, convert: Convert) -> Steps[D | None]:
     """One message within `timeout`; with 0, one that is there now."""
     return _seek(inbox, 1, timeout, timeout == 0, lambda asked: inbox.take(kind, convert))
 

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from operator import length_hint
-from typing import Any
+from typing import Any, TypeVar
 
 from zmqkit import codec
 from zmqkit.errors import Closed, StaleLease, Timeout
 from zmqkit.handles.delivery import Delivery, Settled
 from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
 from zmqkit.handles.session import Session, fresh
-from zmqkit.handles.waiting import Listener, Reply, Steps, run
+from zmqkit.handles.waiting import Listener, Reply, Steps
 from zmqkit.machines.consumer import ConsumerState
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.reactor import now
@@ -26,6 +26,7 @@ from zmqkit.records import ranges_of
 from zmqkit.wire import BackKind, Verdict
 
 Convert = Callable[[Any], Any] | None
+D = TypeVar("D", bound=Delivery[Any])
 STALE_KEPT = 1000
 
 
@@ -73,7 +74,7 @@ class Inbox:
 
     # -- taking: any thread ---------------------------------------------------------------------------------------------
 
-    def take(self, kind: type[Delivery[Any]], convert: Convert) -> Delivery[Any] | None:
+    def take(self, kind: type[D], convert: Convert) -> D | None:
         """The next delivery that may be started now; None if there is none."""
         while True:
             hand = self.front
@@ -184,11 +185,8 @@ class Inbox:
         if not self.session.hot:
             self.session.heat()
 
-    def ack_and_wait(self, parts: list[Part], by_get: bool, timeout: float | None) -> Settled:
-        """True or "unknown". Raises StaleLease, Timeout."""
-        return run(self.acking(parts, by_get, timeout))
-
     def acking(self, parts: list[Part], by_get: bool, timeout: float | None) -> Steps[Settled]:
+        """True or "unknown". Raises StaleLease, Timeout."""
         wait = AckWait(parts)
         for part in parts:
             self.say(self.done, *part, by_get, True, wait)

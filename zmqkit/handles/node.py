@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 from zmqkit.errors import JournalLocked
 from zmqkit.handles.client import Peer
@@ -14,6 +15,9 @@ from zmqkit.handles.session import Session
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
 from zmqkit.reactor import Reactor
+
+if TYPE_CHECKING:
+    from zmqkit.aio.peer import Node as AsyncNode
 
 START_SECONDS = 10.0
 NUMBER = "{n}"
@@ -29,6 +33,8 @@ class Node(Peer):
 
     Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
     """
+
+    aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None) -> None:
         self.name = name or socket.gethostname()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema
 from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeked
 from zmqkit.handles.consumer import BatchConsumer, Consumer, OnStale, Work
-from zmqkit.handles.delivery import Batch, Delivery, GotBatch
+from zmqkit.handles.delivery import Batch, Delivery, Got, GotBatch
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.getting import get, get_many
 from zmqkit.handles.hand import Credit
@@ -19,12 +19,17 @@ from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import run
 from zmqkit.wire import NAME_BYTES_MAX
 
+if TYPE_CHECKING:
+    from zmqkit.aio.queue import Queue as AsyncQueue
+
 T = TypeVar("T")
 ASK_SECONDS = 5.0  # for questions to the node; the link is mended meanwhile, if it has to be
 
 
 class Queue(Generic[T]):
     """Made by `Client.queue(name)`; comes into being at the node with its first use. Threads may share it."""
+
+    aio: AsyncQueue[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, session: Session, name: str, type: Any = None) -> None:
         if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
@@ -66,7 +71,7 @@ class Queue(Generic[T]):
 
     def get(self, timeout: Duration | None = 1.0) -> Delivery[T] | None:
         """The next message, or None if there is none within `timeout` seconds (0: now)."""
-        return run(get(self._inbox, patience(timeout), self._load))
+        return run(get(self._inbox, Got, patience(timeout), self._load))
 
     def get_many(self, n: int, timeout: Duration | None = 1.0) -> Batch[T]:
         """Up to `n` messages: what is there, or what comes first within `timeout`. An empty batch if nothing is."""

@@ -1,0 +1,164 @@
+"""Loops over a queue in asyncio: one delivery at a time, batches, or a pool of tasks that calls a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from zmqkit.aio.bell import Bell
+from zmqkit.aio.delivery import Batch, Delivery
+from zmqkit.errors import Closed, StaleLease
+from zmqkit.handles.consumer import Loop, log
+from zmqkit.handles.durations import Duration, patience
+from zmqkit.handles.inbox import News
+from zmqkit.reactor import now
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+HOG_SECONDS = 0.01  # after so long without a wait the event loop gets its turn, though more messages are there
+
+
+class AsyncLoop(Loop):
+    """What consumers have in common. Tasks, also of several event loops, may share one."""
+
+    _rested = 0.0  # when the event loop last had its turn
+
+    async def _next(self, take: Callable[[], R | None]) -> R:
+        """What `take` finds, as soon as it finds something. Cancelled, it has taken nothing."""
+        inbox, since = self._inbox, now()
+        if since > self._rested + HOG_SECONDS:
+            await asyncio.sleep(0)
+            self._rested = now()
+        while not self.ended:
+            inbox.session.admit()
+            self._raise_stale()
+            seen = inbox.news
+            found = take()
+            if found is not None:
+                return found
+            left = self._left(since)
+            if left == 0:
+                self.stop()
+                break
+            try:
+                await Bell.of(inbox.session).wait(News(inbox, seen), left)
+            except asyncio.CancelledError:
+                inbox.restate()  # the news may have been ours alone: let the others look
+                raise
+            self._rested = now()
+        raise StopAsyncIteration
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+class Consumer(AsyncLoop, Generic[T]):
+    """`async for d in q.consume():`"""
+
+    def __aiter__(self) -> Consumer[T]:
+        return self
+
+    async def __aenter__(self) -> Consumer[T]:
+        return self
+
+    async def __anext__(self) -> Delivery[T]:
+        return await self._next(lambda: self._inbox.take(Delivery, self._convert))
+
+
+class BatchConsumer(AsyncLoop, Generic[T]):
+    """`async for b in q.consume_many(512):` batches of at most so many messages, of what has arrived."""
+
+    def __init__(self, most: int, *arguments: Any) -> None:
+        if type(most) is not int or most < 1:
+            raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
+        self._most = most
+        super().__init__(*arguments)
+
+    def __aiter__(self) -> BatchConsumer[T]:
+        return self
+
+    async def __aenter__(self) -> BatchConsumer[T]:
+        return self
+
+    async def __anext__(self) -> Batch[T]:
+        return await self._next(self._take)
+
+    def _take(self) -> Batch[T] | None:
+        parts, bodies = self._inbox.take_many(self._most, self._convert)
+        return Batch(parts, bodies) if parts else None
+
+
+class Work(Generic[T]):
+    """A pool of tasks that awaits `handler(d)` for each delivery; a failure is logged and nacked."""
+
+    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Awaitable[Any]], threads: int) -> None:
+        if type(threads) is not int or threads < 1:
+            raise ValueError(f"threads={threads!r}: give a whole number of at least 1 (of tasks)")
+        self._consumer, self._handler = consumer, handler
+        self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in range(threads)]
+
+    def stop(self) -> None:
+        """Finish what runs, take nothing new. May be called in a signal handler."""
+        self._consumer.stop()
+
+    async def wait(self, timeout: Duration | None = None) -> bool:
+        """Have all handlers ended within `timeout` seconds?"""
+        _, running = await asyncio.wait(self._tasks, timeout=patience(timeout))
+        return not running
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async for d in self._consumer:
+                    async with d:
+                        result = self._handler(d)
+                        if isawaitable(result):  # a plain function is fine, as long as it is quick
+                            await result
+                return
+            except Closed:
+                return
+            except StaleLease as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a handler failed; the message comes again")
+
+    async def run_until_stopped(self) -> None:
+        """Wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one cancels what runs and raises
+        KeyboardInterrupt. Cancelled, it cancels what runs, and that goes back uncounted."""
+        at_once = False
+
+        def on_signal() -> None:
+            nonlocal at_once
+            if self._consumer.ended:
+                at_once = True
+                self._cancel()
+                return
+            log.info("stopping: what runs is finished, a second signal ends at once")
+            self.stop()
+
+        loop, before = asyncio.get_running_loop(), {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.getsignal(number)
+                loop.add_signal_handler(number, on_signal)
+        try:
+            await self.wait()
+        finally:
+            for number, handler in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, handler)
+            self._cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if at_once:
+            raise KeyboardInterrupt
+
+    def _cancel(self) -> None:
+        self.stop()
+        for task in self._tasks:
+            task.cancel()

@@ -1,0 +1,210 @@
+"""Node and Client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Generator
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from zmqkit.aio.bell import Bell
+from zmqkit.aio.queue import Queue
+from zmqkit.errors import Closed
+from zmqkit.handles import client, node
+from zmqkit.handles.admin import QueueInfo
+from zmqkit.handles.client import DEFAULT_ENDPOINT
+from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.queue import ASK_SECONDS
+from zmqkit.handles.session import Session
+from zmqkit.machines.policy import QueuePolicy
+
+T = TypeVar("T")
+END_SECONDS = 10.0  # for the I/O thread to put things away
+
+
+class Peer:
+    """What Client and Node have in common."""
+
+    @property
+    def _peer(self) -> client.Peer:
+        """The twin for threads."""
+        raise NotImplementedError
+
+    @property
+    def _session(self) -> Session:
+        return self._peer._session
+
+    @overload
+    def queue(self, name: str) -> Queue[Any]: ...
+    @overload
+    def queue(self, name: str, type: type[T]) -> Queue[T]: ...
+    @overload
+    def queue(self, name: str, type: Any) -> Queue[Any]: ...
+    def queue(self, name: str, type: Any = None) -> Queue[Any]:
+        """A handle on that queue. With `type` (a dataclass, TypedDict, msgspec or pydantic type) bodies are checked at both ends."""
+        return Queue(self._peer.queue(name, type))
+
+    async def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
+        """All queues of the node."""
+        return await Bell.of(self._session).drive(self._peer._listing(timeout))
+
+    async def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
+        """Make the queue, or change its policy. Returns what holds from now on."""
+        arguments = {"queue": queue, "policy": policy.to_wire()}
+        result = await Bell.of(self._session).drive(self._session.asking("declare", arguments, patience(timeout)))
+        return QueuePolicy.from_wire(result["policy"])
+
+    async def flush(self, timeout: Duration | None = 5.0) -> None:
+        """Wait until every put and ack so far has its answer. Raises the first failure that nobody was told of, or Timeout.
+
+        Puts that still stand in line for room are those of this loop.
+        """
+        bell, limit = Bell.of(self._session), patience(timeout)
+        begun = bell.loop.time()
+        for lane in list(bell.lanes.values()):
+            await lane.drained(limit)
+        await bell.drive(self._session.flushing(None if limit is None else max(0.0, begun + limit - bell.loop.time())))
+
+    def stop(self) -> None:
+        """Every consumer ends after what it has in hand, the rest goes back. May be called in a signal handler."""
+        self._session.stop()
+
+    async def close(self, timeout: Duration = 5.0) -> None:
+        """Confirm what is under way, for at most `timeout` seconds, and say goodbye: what is still in hand goes back, uncounted.
+
+        Raises the first failure that nobody was told of.
+        """
+        await self._close(seconds(timeout))
+        self._session.raise_unseen()
+
+    async def _close(self, timeout: float) -> None:
+        session = self._session
+        bell, reactor = Bell.of(session), session.reactor
+        await bell.drive(session.closing(timeout))
+        if not session.started:
+            reactor.close(0.0)
+            return
+        try:
+            reactor.call(lambda now: reactor.close(timeout))  # on its own thread it does not wait for itself
+        except Closed:
+            pass  # it has ended already
+        await bell.wait(session.ended, timeout + END_SECONDS)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close(5.0)
+        if error is None:
+            self._session.raise_unseen()
+
+
+class Client(Peer):
+    """Made by `connect`; `async with` it, or `await` it, to be connected."""
+
+    def __init__(self, twin: client.Client, timeout: float | None, lazy: bool) -> None:
+        self._twin, self._timeout, self._lazy = twin, timeout, lazy
+
+    @property
+    def _peer(self) -> client.Client:
+        return self._twin
+
+    @property
+    def endpoint(self) -> str:
+        return self._twin.endpoint
+
+    async def _start(self) -> Client:
+        if self._lazy:
+            return self
+        self._session.admit()
+        try:
+            await Bell.of(self._session).drive(self._session.rising(self._timeout))
+        except BaseException:
+            await self._close(0.0)
+            raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, Client]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Client:
+        return await self._start()
+
+    def __repr__(self) -> str:
+        return f"<aio.Client of {self.endpoint}>"
+
+
+def connect(endpoint: str | None = None, *, timeout: Duration | None = 5.0, lazy: bool = False) -> Client:
+    """A client of the node at `endpoint` (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555): `async with` it, or `await` it.
+
+    That raises Unreachable if no node answers within `timeout` seconds. `lazy` connects at first use instead. A link that is
+    lost later is mended for ever; calls wait meanwhile, inside their timeouts.
+    """
+    limit = patience(timeout)
+    return Client(client.Client(endpoint or os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT, limit, lazy=True), limit, lazy)
+
+
+class Node(Peer):
+    """Hosts queues at the given endpoints: `async with` it, or `await` it, to begin. Arguments as those of `zmqkit.Node`.
+
+    The journal is opened and read on another thread, for that may take its time.
+    """
+
+    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None) -> None:
+        self._open: Callable[[], node.Node] = partial(node.Node, *endpoints, journal=journal, durability=durability, name=name)
+        self._twin: node.Node | None = None
+
+    @classmethod
+    def of(cls, twin: node.Node) -> Node:
+        """The twin of a node that serves already."""
+        self = cls()
+        self._twin = twin
+        return self
+
+    @property
+    def _peer(self) -> node.Node:
+        if self._twin is None:
+            raise Closed("this node has not begun: `async with` it, or `await` it")
+        return self._twin
+
+    @property
+    def name(self) -> str:
+        return self._peer.name
+
+    @property
+    def endpoint(self) -> str:
+        """The first real one, with the port that was taken where 0 was asked for; "" if there is none."""
+        return self._peer.endpoint
+
+    @property
+    def endpoints(self) -> list[str]:
+        return self._peer.endpoints
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why it serves no more: JournalFailed, or Closed after `close`. None while all is well."""
+        return self._peer.failure
+
+    async def _start(self) -> Node:
+        if self._twin is None:
+            opening = asyncio.get_running_loop().run_in_executor(None, self._open)
+            try:
+                self._twin = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_late)
+                raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, Node]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Node:
+        return await self._start()
+
+    def __repr__(self) -> str:
+        return f"<aio.Node at {', '.join(self._twin.endpoints) or 'this process'}>" if self._twin else "<aio.Node, not begun>"
+
+
+def _close_late(opening: asyncio.Future[node.Node]) -> None:
+    """Nobody waits for this node any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.get_loop().run_in_executor(None, opening.result().close)
