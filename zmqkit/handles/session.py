@@ -231,7 +231,7 @@ class Session:
             reply.set(reason)
         self._up.set()
         self._left.set()
-        self.ended.set()
+        self.reactor.turn_ends.append(self.ended.set)  # once the reactor has put everything away
         self.callbacks.close()
 
     def _ask(self, verb: str, arguments: dict[str, Any], reply: Reply) -> None:
