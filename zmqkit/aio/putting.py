@@ -116,8 +116,9 @@ class Lane:
 
     async def drained(self, timeout: float | None) -> None:
         """Until all that stands in line now has its outcome, for at most `timeout` seconds."""
-        if self.waiting:
-            await asyncio.wait([self.waiting[-1]], timeout=timeout)
+        standing = [confirm for confirm in self.waiting if not confirm.done()]
+        if standing:
+            await asyncio.wait(standing, timeout=timeout)
 
     def _send(self, confirm: Confirm) -> bool:
         """False: there is no room."""
