@@ -230,8 +230,10 @@ async def test_a_put_without_room_waits_in_line_and_the_loop_goes_on(node: zmqki
         last = asyncio.create_task(q.put_many([b"last"]))
         await resting(last)
         let_go()
-        assert [receipt.seq for receipt in await asyncio.gather(*futures)] == [1, 2, 3, 4, 5, 6]
-        assert (await last).first_seq == 7 and await held(q) == (7, 0)  # behind what stood in line before it
+        stand_still_until(lambda: q._twin._producer.room.happened)  # and this loop has not moved up yet
+        futures.append(q.put_soon(b"behind"))
+        assert [receipt.seq for receipt in await asyncio.gather(*futures)] == [1, 2, 3, 4, 5, 6, 7]
+        assert (await last).first_seq == 8 and await held(q) == (8, 0)  # behind what stood in line before it
 
 
 @on_loop
@@ -487,6 +489,19 @@ async def test_the_next_step_of_a_consumer_takes_what_a_cancelled_one_was_told_o
         first.cancel()
         async with asyncio.timeout(0.5):  # long before the next heartbeat lets everybody look
             assert (await second).body == "a"
+
+
+@on_loop
+async def test_nobody_is_remembered_who_waits_no_more(node: zmqkit.Node) -> None:
+    async with fresh_queue(node) as q:
+        session, let_go = q._session, hold(q._twin)
+        gets = [asyncio.create_task(q.get(timeout=timeout)) for timeout in (0.01, None)]
+        await resting(gets[1])
+        assert await gets[0] is None
+        gets[1].cancel()
+        await asyncio.wait(gets)
+        assert not q._twin._inbox.listeners and not session._up._listeners
+        let_go()
 
 
 # -- work -------------------------------------------------------------------------------------------------------------------------
