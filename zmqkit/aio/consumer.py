@@ -49,7 +49,7 @@ class AsyncLoop(Loop):
             try:
                 await Bell.of(inbox.session).wait(News(inbox, seen), left)
             except asyncio.CancelledError:
-                inbox.restate()  # the news may have been ours alone: let the others look
+                inbox.tell(1)  # the news may have been ours alone: let another one look
                 raise
             self._rested = now()
         raise StopAsyncIteration

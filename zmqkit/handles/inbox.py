@@ -300,7 +300,7 @@ class Inbox:
             state.waiting = self.waiting
             state.lease = max((demand.lease for demand in demands), default=0.0)
         state.got = self._taken_by_get - self._settled_by_get
-        self._tell(None)
+        self.tell(None)
 
     def _all_hands(self) -> list[Hand]:
         front = self.front
@@ -338,7 +338,7 @@ class Inbox:
                 else:  # the loop was left with it in hand
                     machine.back(lease, first, count, BackKind.UNSTARTED)
 
-    def _tell(self, count: int | None) -> None:
+    def tell(self, count: int | None) -> None:
         """There is something for `count` waiters (None: for all) to look at."""
         with self.changed:
             self._notify(count)
@@ -378,14 +378,14 @@ class Inbox:
         if verdict == Verdict.STALE and not waits and len(self.stale) < STALE_KEPT:
             seqs = f"{lease.qseq + first}" + (f" to {lease.qseq + first + count - 1}" if count > 1 else "")
             self.stale.append(StaleLease(f"the lease of message {seqs} in {self.queue} had ended: not settled by that ack"))
-            self._tell(None)
+            self.tell(None)
 
     def echoed(self, beat: int, behind: bool) -> None:
         if behind:
             for probe in [probe for probe, before in list(self.probes.items()) if before is not None and beat > before]:
                 self.probes.pop(probe, None)
                 probe.set(None)
-        self._tell(None)
+        self.tell(None)
 
     def fail(self) -> None:
         error = self.session.error or Closed("closed")
@@ -393,4 +393,4 @@ class Inbox:
             wait.reply.set(Timeout("closed before the ack was answered", maybe_executed=True) if isinstance(error, Closed) else error)
         for probe in list(self.probes):
             probe.set(None)
-        self._tell(None)
+        self.tell(None)
