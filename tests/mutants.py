@@ -202,6 +202,11 @@ RULES = [
         LEASING, "        if consumer.room <= 0 or client.alone_token or", "        if consumer.room <= 0 or",
     ),
     Rule(
+        "R-Q7 stray", "Nor is a suspect given to a client that still runs messages of a lease that is over.",
+        LEASES + "test_a_suspect_is_not_given_to_a_client_that_still_runs_messages_of_a_lease_that_is_over",
+        "machines/session.py", "        return self.stray > 0 or self.holds_any()", "        return self.holds_any()",
+    ),
+    Rule(
         "R-Q8", "Every end of a lease other than DONE is durable before the message is ready again.",
         LINKS + "test_a_returned_message_is_leased_only_when_its_return_is_durable",
         "machines/queue.py", "        self.waiting.append((position, self, Returned(lease.batch, mask, record.due)))",

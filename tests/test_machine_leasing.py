@@ -287,7 +287,8 @@ def test_a_suspect_that_was_held_over_a_restart_is_still_held_alone() -> None:
     producer, consumer = bench.connect("p"), bench.connect("c", window=2, lease=2.0)
     bench.put(producer, 1, 2)
     bench.wait(2.5)
-    token = bench.hear(consumer, wire.Lease)[-1].token  # one suspect of two
+    bench.ready(consumer, 2, beat=2, seen=bench.one_lease(consumer).token, lease=2.0)
+    token = bench.one_lease(consumer).token  # one suspect of two
     assert bench.info() == {"ready": 1, "leased": 1}
     after = bench.crash()
     producer, new = after.connect("p", link=2), after.connect("c", link=2)
@@ -391,6 +392,46 @@ def test_a_suspect_is_not_given_to_a_client_that_holds_something() -> None:
     assert leased(bench, worker) == [(1, 1)]
     suspects(bench)
     assert leased(bench, worker) == []
+
+
+def test_a_suspect_is_not_given_to_a_client_that_still_runs_messages_of_a_lease_that_is_over() -> None:
+    bench = Bench()
+    producer, worker = bench.connect("p"), bench.connect("c", window=10, lease=5.0)
+    bench.put(producer, 1, 2)
+    token = bench.one_lease(worker).token
+    bench.wait(6.0)  # its READYs stay away: expired
+    bench.ready(worker, 10, beat=2, seen=token, held=[(token, 2)])
+    assert leased(bench, worker) == []
+    bench.ready(worker, 10, beat=3, seen=token, held=[(token, 1)])
+    assert leased(bench, worker) == []
+    bench.ready(worker, 10, beat=4, seen=token, held=[(token, 0)])  # an ack of it is unanswered, but nothing runs
+    assert leased(bench, worker) == [(1, 1)]
+
+
+def test_a_suspect_is_not_given_to_a_client_that_does_not_know_yet_that_its_lease_is_over() -> None:
+    bench = Bench()
+    bench.declare(bench.connect("a"), max_run=1.5)
+    producer, worker = bench.connect("p"), bench.connect("c", window=10)
+    bench.put(producer, 1, 2)
+    token = bench.one_lease(worker).token
+    for beat in (2, 3):
+        bench.wait(0.7)
+        bench.ready(worker, 10, beat=beat, seen=token, held=[(token, 2)])
+    bench.wait(0.2)
+    assert bench.ended == [(token, 1, 2, "expired")] and leased(bench, worker) == []
+    assert leased(bench, bench.connect("d", window=10)) == [(1, 1)]  # who runs nothing may have one
+    bench.ready(worker, 10, beat=4, seen=token)
+    assert leased(bench, worker) == [(2, 1)]
+
+
+def test_an_absent_client_is_forgotten_though_its_leases_ended_unasked() -> None:
+    bench = Bench()
+    worker = bench.connect("c", window=10)
+    bench.put(bench.connect("p"), 1, 2)
+    bench.machine.lost(worker, bench.now)
+    for _ in range(130):
+        bench.wait(1.0)
+    assert name("c") not in bench.machine.core.clients
 
 
 def busy_workers_and_suspects(bench: Bench) -> tuple[bytes, bytes, int, int]:

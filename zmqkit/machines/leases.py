@@ -24,6 +24,7 @@ class Cause(NamedTuple):
     suspect: bool = False  # otherwise: leased singly from now on, to find out which one kills
     backoff: bool = False  # wait before the next attempt
     logged: bool = True
+    unasked: bool = False  # its holder does not know yet, and may be running them
 
 
 NACK = Cause("nack", counts=True, backoff=True, logged=False)
@@ -34,10 +35,10 @@ UNSTARTED = Cause("unstarted")
 STOPPED = Cause("client-stopped")
 UNSENT = Cause("unsent")
 UNLISTED = Cause("not-held")
-LOST = Cause("link-lost", counts=True, only_single=True, suspect=True)
-EXPIRED = Cause("expired", counts=True, only_single=True, suspect=True)
-ORPHANED = Cause("node-restarted", counts=True, only_single=True, suspect=True)
-DELETED = Cause("queue-deleted")
+LOST = Cause("link-lost", counts=True, only_single=True, suspect=True, unasked=True)
+EXPIRED = Cause("expired", counts=True, only_single=True, suspect=True, unasked=True)
+ORPHANED = Cause("node-restarted", counts=True, only_single=True, suspect=True, unasked=True)
+DELETED = Cause("queue-deleted", unasked=True)
 
 
 class Lease:

@@ -5,7 +5,7 @@ Rule 2: what the client's READY lists is renewed; what it does not list, and mus
         goes back at once without an attempt.
 Rule 3: a lost link brings the deadline forward to the last READY + grace; the same client adopts by listing the token.
 Rule 4: leases end by the time the node has listened (`heard`), after the drain of a turn.
-Rule 5: a suspect is leased by itself, to a client that holds nothing else.
+Rule 5: a suspect is leased by itself, to a client that holds nothing else, nor still runs what was taken from it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Leasing:
             share = -(-queue.ready // len(consumers)) if consumers else 0  # no consumer takes what another could begin now
             granted = False
             for consumer in consumers:
-                alone = suspects and not consumer.client.holds_any()
+                alone = suspects and not consumer.client.runs_any()
                 if queue.ready and consumer.room > 0 and self._grant(queue, consumer, min(share, consumer.room), alone):
                     granted = True
             if not granted:
@@ -72,7 +72,7 @@ class Leasing:
         client = consumer.client
         if consumer.room <= 0 or client.alone_token or len(client.leases) >= LEASES_MAX:
             return False
-        if self._drying and (dry_for := self._dries_for(client)) and (queue.number not in dry_for or client.holds_any()):
+        if self._drying and (dry_for := self._dries_for(client)) and (queue.number not in dry_for or client.runs_any()):
             return False
         return self._works(consumer)
 
@@ -163,6 +163,8 @@ class Leasing:
             error = error or (cause.name if counted else "")
             back = records.Back(queue.number, lease.token, ranges, cause.name, counted, suspect, due, error)
             queue.back(lease, back, core.record(back))
+        if cause.unasked:
+            core.clients[lease.client].stray += mask.bit_count()
         self.ended(lease, mask)
         if cause.logged:
             core.out.events += [Ended(queue.name, lease.token, first, count, cause.name) for first, count in ranges_of(mask, lease.qseq)]
@@ -217,6 +219,7 @@ class Leasing:
                     core.forget_lease(lease)  # nobody will name it again
                 elif lease.open and (lease.token <= command.seen or lease.link != client.link):
                     self.end(lease, lease.open, UNLISTED)  # kept until the next READY: a DONE may stand behind this one
+        client.stray = sum(revoked.values())
         self._set_windows(client, command, revoked)
         self._next_scan = min(self._next_scan, client.next_echo) if client.leases else self._next_scan
 

@@ -58,7 +58,7 @@ class Stream:
 class Client:
     __slots__ = (
         "alone_token", "asks", "beat", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "parted", "peer", "revoke",
-        "seen", "streams",
+        "seen", "stray", "streams",
     )  # fmt: skip
 
     def __init__(self, client: bytes) -> None:
@@ -72,6 +72,7 @@ class Client:
         self.revoke: list[int] = []  # tokens to name in the next ECHO
         self.consumers: dict[int, Consumer] = {}  # by queue number
         self.leases: dict[int, Lease] = {}  # by token, also ended ones whose revoked messages it may still name
+        self.stray = 0  # messages of leases that are over, which it still ran when last heard of: its next READY tells
         self.doubt = 0  # tokens up to here were forgotten: what a DONE of them did is unknown
         self.alone_token = 0  # of a suspect it holds: nothing else goes to it meanwhile
         self.streams: dict[int, Stream] = {}  # by queue number
@@ -80,3 +81,7 @@ class Client:
 
     def holds_any(self) -> bool:
         return any(lease.open for lease in self.leases.values())
+
+    def runs_any(self) -> bool:
+        """Also of leases that are over. It does not run dry, and is no company for a suspect, before these are done."""
+        return self.stray > 0 or self.holds_any()
