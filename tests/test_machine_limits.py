@@ -199,6 +199,26 @@ def test_windows_that_were_closed_are_forgotten() -> None:
     assert len(bench.machine.core.clients[name("c")].consumers) == 100
 
 
+def test_streams_have_a_limit_that_follows_what_is_deleted_restored_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "STREAMS_MAX", 2)
+    bench = Bench()
+    peer = bench.connect("p")
+    for queue in "abc":
+        bench.put(peer, 1, queue=queue)
+    assert [refused.queue for refused in bench.hear(peer, wire.Refused)] == ["c"]
+    bench.ask(peer, 1, "delete", queue="a")
+    bench.put(peer, 1, queue="c")
+    assert bench.hear(peer, wire.Confirm)[-1].queue == "c"
+    for after in (bench.crash(), bench.restart_from_checkpoint()):
+        peer = after.connect("p", link=2)
+        after.put(peer, 1, queue="d")
+        assert after.hear(peer, wire.Refused)
+        after.wait(8 * 86400.0)  # nobody heard of the producer
+        peer = after.connect("r")
+        after.put(peer, 1, queue="e")
+        assert after.hear(peer, wire.Confirm) and after.machine.core.streams == 1
+
+
 def test_streams_into_deleted_queues_are_kept_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "PARTED_MAX", 5)
     bench = Bench()

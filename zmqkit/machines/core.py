@@ -45,6 +45,7 @@ class Core:
         self.by_number: dict[int, Queue] = {}
         self.next_number = 1
         self.clients: dict[bytes, Client] = {}
+        self.streams = 0  # of all clients; the simulator counts them after every turn
         self.leases: dict[int, Lease] = {}
         self.waiting: Waiting = deque()
         self.hungry: dict[int, Queue] = {}  # queues in which a lease may be granted now
@@ -111,8 +112,10 @@ class Core:
         for client in self.clients.values():
             client.consumers.pop(queue.number, None)
             stream = client.streams.pop(queue.number, None)
-            if stream is not None and len(client.parted) < PARTED_MAX:
-                client.parted[queue.name] = stream
+            if stream is not None:
+                self.streams -= 1
+                if len(client.parted) < PARTED_MAX:
+                    client.parted[queue.name] = stream
 
     def _forget_waiting(self, queue: Queue) -> None:
         """Nothing of it becomes ready any more. Bodies of new messages go once the deletion is durable."""
@@ -126,7 +129,7 @@ class Core:
         """None: there are too many."""
         stream = client.streams.get(queue.number)
         if stream is None:
-            if sum(len(other.streams) for other in self.clients.values()) >= STREAMS_MAX:
+            if self.streams >= STREAMS_MAX:
                 return None
             stream = self.open_stream(client, queue)
         stream.seen = self.now
@@ -136,7 +139,16 @@ class Core:
         """A producer of a queue that was deleted does not know yet, and goes on: its numbers do, too."""
         stream = client.parted.pop(queue.name) if queue.name in client.parted else Stream()
         client.streams[queue.number] = stream
+        self.streams += 1
         return stream
+
+    def forget_streams(self, client: Client, before: float) -> None:
+        """Of a producer that was not heard of since then."""
+        for number in [number for number, stream in client.streams.items() if stream.seen < before]:
+            del client.streams[number]
+            self.streams -= 1
+        for name in [name for name, stream in client.parted.items() if stream.seen < before]:
+            del client.parted[name]
 
     def forget_lease(self, lease: Lease) -> None:
         self.leases.pop(lease.token, None)

@@ -24,7 +24,7 @@ from zmqkit.machines.output import Output, Send
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.publishing import WINDOW_BATCHES, Publishing
 from zmqkit.machines.queue import Queue
-from zmqkit.machines.session import Accepted, Client, Stream
+from zmqkit.machines.session import Accepted, Client
 from zmqkit.machines.settling import Settling
 from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
 from zmqkit.records import mask_of
@@ -278,7 +278,7 @@ class NodeMachine:
             case records.Held():
                 checkpoint.restore_lease(queue, self._leasing.adopt(record))
             case records.Stream():
-                stream = core.client(record.client).streams[queue.number] = Stream()
+                stream = core.open_stream(core.client(record.client), queue)
                 stream.last, stream.seen = record.last, record.seen
                 stream.answers.extend(Accepted(*answer, after=0) for answer in record.answers)
             case records.Backlog() | records.Batch() | records.Marks():
@@ -351,9 +351,7 @@ class NodeMachine:
     def _forget_absent(self, now: float, after: float = FORGET_AFTER) -> None:
         core = self.core
         for client in list(core.clients.values()):
-            for streams in (client.streams, client.parted):
-                for key in [key for key, stream in streams.items() if now - stream.seen > STREAM_RETENTION]:
-                    del streams[key]  # type: ignore[arg-type]
+            core.forget_streams(client, before=now - STREAM_RETENTION)
             away = core.heard - client.last_ready > after
             if not away or client.holds_any():
                 continue

@@ -36,6 +36,8 @@ def check_node(machine: NodeMachine) -> None:
     if positions != sorted(positions):
         fail(f"what waits for durability stands out of order: {positions}")
     _check_leases(machine)
+    if core.streams != sum(len(client.streams) for client in core.clients.values()):
+        fail(f"the node counts {core.streams} streams, its clients have others")
     for queue in core.queues.values():
         if core.by_number.get(queue.number) is not queue:
             fail(f"queue {queue.name} is not found by its number")
