@@ -112,6 +112,10 @@ class Bodies:
         return fd
 
 
+SMALL_BYTES = 4096
+ENTRY_BYTES = 300  # what Python needs for an entry beside its bytes
+
+
 class Cache:
     """The newest bodies, in memory, up to a number of bytes; the oldest go first, but none that the disk has not yet got."""
 
@@ -120,6 +124,9 @@ class Cache:
         self._bodies: OrderedDict[int, tuple[Sequence[Buffer], int]] = OrderedDict()
 
     def put(self, position: int, chunks: Sequence[Buffer], size: int, written: int) -> None:
+        if size <= SMALL_BYTES:
+            chunks = (b"".join(chunks),)  # views and the frames they keep alive would outweigh what they hold
+        size += ENTRY_BYTES
         self._bodies[position] = chunks, size
         self._room -= size
         while self._room < 0 and self._bodies:

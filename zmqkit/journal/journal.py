@@ -25,6 +25,7 @@ from .upkeep import Upkeep
 from .writer import Batch, Turnover, Writer
 
 SEGMENT_BYTES = 64 << 20
+SEGMENT_RECORDS_MAX = 50_000  # a start replays those of the last segment, at some 20 µs each
 CACHE_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20  # of a segment, for acks on a full disk, and for its index
 SEGMENT_BYTES_MAX = 2 << 30  # however long there is no next segment: offsets are kept in 32 bits
@@ -63,7 +64,7 @@ class Journal:
         self._started = False
         self._segment_bytes = segment_bytes
         self._room = segment_bytes - min(RESERVE_BYTES, segment_bytes // 4)
-        self._filled = 0
+        self._filled = self._records = 0
         self._floor = 0
         self._released_at = 0
         self._emptied = False
@@ -129,7 +130,7 @@ class Journal:
     @property
     def wants_checkpoint(self) -> bool:
         """The segment is full, and the next one is there: without it the reserve is used up first."""
-        return self._filled >= self._room and self._upkeep.has_spare
+        return (self._filled >= self._room or self._records >= SEGMENT_RECORDS_MAX) and self._upkeep.has_spare
 
     def replay(self) -> Iterator[Entry]:
         with readable(self.path):
@@ -155,8 +156,9 @@ class Journal:
         first, self.last = self.last + 1, self.last + len(items)
         self._writer.put(Batch(first, items, sizes, waited))
         self._filled += sum(sizes) + OVERHEAD_BYTES * len(items)
+        self._records += len(items)
         self._keep_bodies(first, items, sizes)
-        if self._filled > self._room // 2 and not self._upkeep.has_spare:
+        if (self._filled > self._room // 2 or self._records > SEGMENT_RECORDS_MAX // 2) and not self._upkeep.has_spare:
             self._upkeep.prepare_spare()
         self._remove_unneeded()
         return self.last
@@ -218,7 +220,7 @@ class Journal:
 
     def _turn_over(self, checkpoint: Sequence[Item] | None) -> None:
         self._writer.put(Turnover(self.last, checkpoint))
-        self._filled = 0
+        self._filled = self._records = 0
 
     def _remove_unneeded(self) -> None:
         """A new checkpoint, or a release, may have made old segments needless. In mode "os" the records that say so may not
