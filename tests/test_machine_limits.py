@@ -203,8 +203,8 @@ def test_streams_have_a_limit_that_follows_what_is_deleted_restored_and_forgotte
     monkeypatch.setattr(core, "STREAMS_MAX", 2)
     bench = Bench()
     peer = bench.connect("p")
-    for queue in "abc":
-        bench.put(peer, 1, queue=queue)
+    for letter in "abc":
+        bench.put(peer, 1, queue=letter)
     assert [refused.queue for refused in bench.hear(peer, wire.Refused)] == ["c"]
     bench.ask(peer, 1, "delete", queue="a")
     bench.put(peer, 1, queue="c")

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from node_bench import Bench, ManualLog, name
 
 from zmqkit import records, wire
+from zmqkit.machines import checkpoint
 from zmqkit.machines.core import Core
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.session import Client, Stream
@@ -348,3 +350,53 @@ def test_attempts_and_suspects_survive_a_checkpoint() -> None:
     last = after.restart_from_checkpoint()
     found = [(lease.qseq, lease.attempt) for letter in "xy" for lease in last.hear(last.connect(letter, window=1), wire.Lease)]
     assert sorted(found) == [(1, 2), (2, 1)]
+
+
+def marks(bench: Bench) -> list[records.Marks]:
+    return [record for kind, payload in bench.snapshot() if isinstance(record := records.decode(kind, payload), records.Marks)]
+
+
+def test_any_number_of_dead_letters_is_checkpointed_in_records_that_the_log_can_take() -> None:
+    bench = Bench()
+    bench.checked = False
+    producer, consumer = bench.connect("p"), bench.connect("c", window=4096)
+    for batch in range(6):
+        bench.put(producer, 1 + 4096 * batch, 4096, base=1 + 4096 * batch)
+        lease = bench.one_lease(consumer)
+        bench.say(consumer, wire.Back(lease.token, 0, 4096, wire.BackKind.REJECT, 0.0, "no " * 100))
+    parts = marks(bench)
+    assert bench.info() == {"dead": 24576} and len(parts) > 3
+    for part in parts:
+        assert sum(map(len, part[1:])) <= checkpoint.MARKS_MAX
+        assert len(b"".join(records.encode(part)[1])) < 2 * checkpoint.MARKS_BYTES_MAX
+    assert state(bench.restart_from_checkpoint().machine) == state(bench.machine)
+
+
+def test_all_that_messages_have_collected_survives_a_checkpoint_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MARKS_MAX", 2)
+    bench = Bench()
+    bench.declare(bench.connect("a"), max_attempts=2)
+    producer, consumer = bench.connect("p"), bench.connect("c", window=9)
+    bench.put(producer, 1, 9)
+    token = bench.one_lease(consumer).token
+    for offset in range(9):
+        bench.say(consumer, wire.Save(token, offset, b"saved %d" % offset))
+        kind, delay = (wire.BackKind.REJECT, 0.0) if offset < 4 else (wire.BackKind.NACK, 50.0 + offset)
+        bench.say(consumer, wire.Back(token, offset, 1, kind, delay, f"error {offset}"))
+    assert len(marks(bench)) == -(-(9 + 5 + 9 + 9 + 4) // 2)
+    after = bench.restart_from_checkpoint()
+    queue, before = after.machine.core.queues["q"], bench.machine.core.queues["q"]
+    assert state(after.machine) == state(bench.machine) and due(after.machine) == due(bench.machine)
+    assert queue.saved_bytes == before.saved_bytes == 63 and len(queue.failed) == len(queue.saved) == len(queue.errors) == 9
+    assert len(queue.dead) == 4 and len(due(after.machine)) == 5
+
+
+def test_saved_states_do_not_make_a_record_that_the_log_cannot_take() -> None:
+    bench = Bench()
+    producer, consumer = bench.connect("p"), bench.connect("c", window=40)
+    bench.put(producer, 1, 40)
+    token = bench.one_lease(consumer).token
+    for offset in range(40):
+        bench.say(consumer, wire.Save(token, offset, bytes(60_000)))
+    assert len(marks(bench)) == 3
+    assert state(bench.restart_from_checkpoint().machine)["q"] == state(bench.machine)["q"]

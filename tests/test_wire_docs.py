@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zmqkit import fields, host, parcel, records, wire
-from zmqkit.machines import admin, core, leasing, ledger, link, node, policy, publishing, queue, settling
+from zmqkit.machines import admin, checkpoint, core, leasing, ledger, link, node, policy, publishing, queue, settling
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
 PART = {title: text for title, text in re.findall(r"^## \d+\. ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
@@ -99,6 +99,7 @@ def test_the_timers_are_those_of_the_code(what: str) -> None:
 def test_what_is_said_in_passing_is_true_too() -> None:
     assert f"every {leasing.ECHO_EVERY} s, from {leasing.ECHO_AFTER} s" in PART["Links"]
     assert f"up to {kib(wire.INLINE_BYTES_MAX)}" in PART["Frames"] and fields.SECONDS_MAX == 1e10
+    assert f"at most {checkpoint.MARKS_MAX:,} entries and about {kib(checkpoint.MARKS_BYTES_MAX)}" in PAGE
     assert f"up to {admin.LIST_MAX:,} infos" in PART["Asking"]
 
 

@@ -10,12 +10,16 @@ from array import array
 from bisect import insort
 from collections.abc import Iterator
 from heapq import heappush
+from typing import Any
 
 from zmqkit import records
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.parts import Batch, Row
 from zmqkit.machines.queue import Queue, Returned
 from zmqkit.records import mask_of, ranges_of
+
+MARKS_MAX = 10_000  # entries of one record: a queue may have any number of dead letters, the log has no room for a record of all
+MARKS_BYTES_MAX = 1024 * 1024  # of what stands in it, beside one last entry
 
 
 def snapshot(queue: Queue) -> Iterator[records.Record]:
@@ -39,8 +43,31 @@ def snapshot(queue: Queue) -> Iterator[records.Record]:
         size = (batch.count + 7) // 8
         packed = [mask.to_bytes(size, "little") for mask in masks]
         yield records.Batch(queue.number, batch.qseq, batch.count, batch.position, batch.size, batch.at, *packed)
+    yield from _marks(queue, due)
+
+
+def _marks(queue: Queue, due: dict[int, float]) -> Iterator[records.Marks]:
+    """What single messages have collected, in records of a bounded size; restored they add up."""
     dead = {qseq: list(entry) for qseq, entry in queue.dead.items()}
-    yield records.Marks(queue.number, dict(queue.failed), due, dict(queue.errors), dict(queue.saved), dead)
+    collected: list[dict[int, Any]] = [queue.failed, due, queue.errors, queue.saved, dead]  # in the order of the record's fields
+    part: list[dict[int, Any]] = [{} for _ in collected]
+    count = size = 0
+    for place, marks in enumerate(collected):
+        for qseq, value in marks.items():
+            part[place][qseq] = value
+            count, size = count + 1, size + _size(value)
+            if count >= MARKS_MAX or size >= MARKS_BYTES_MAX:
+                yield records.Marks(queue.number, *part)
+                part, count, size = [{} for _ in collected], 0, 0
+    if count:
+        yield records.Marks(queue.number, *part)
+
+
+def _size(value: Any) -> int:
+    """Of an error history, a saved state or a reason: what takes more than a number does."""
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(len(text) for text in value if isinstance(text, str)) if isinstance(value, list) else 0
 
 
 def _due_times(queue: Queue) -> dict[int, float]:
@@ -64,9 +91,11 @@ def restore(queue: Queue, record: records.Backlog | records.Batch | records.Mark
     elif isinstance(record, records.Batch):
         _restore_batch(queue, record)
     else:
-        queue.failed, queue.errors, queue.saved = record.failed, record.errors, record.saved
-        queue.saved_bytes = sum(map(len, record.saved.values()))
-        queue.dead = {qseq: (reason, at) for qseq, (reason, at) in record.dead.items()}
+        queue.failed.update(record.failed)
+        queue.errors.update(record.errors)
+        for qseq, blob in record.saved.items():
+            queue.save(qseq, blob)
+        queue.dead.update((qseq, (reason, at)) for qseq, (reason, at) in record.dead.items())
         for qseq, due in record.due.items():
             batch = queue.batches.find(qseq)
             assert batch is not None
