@@ -23,6 +23,7 @@ import zmqkit
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.consumer import HOG_SECONDS
 from zmqkit.handles import producer
+from zmqkit.handles.inbox import News
 
 QUICK = zmqkit.QueuePolicy(backoff=zmqkit.Backoff(0.02, 0.05), max_attempts=3)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "asyncio_worker.py"
@@ -213,6 +214,39 @@ async def test_flush_waits_for_puts_and_acks(node: zmqkit.Node) -> None:
         assert await held(q) == (0, 0)
 
 
+@on_loop
+async def test_an_ack_that_waits_says_so_when_nobody_answers() -> None:
+    with zmqkit.Node("tcp://127.0.0.1:0") as node:
+        async with zmqkit.aio.connect(node.endpoint) as mq:
+            q = mq.queue("q")
+            await q.put_many(range(5))
+            d, b = await got(q), await q.get_many(2, timeout=SOON)
+            let_go = hold(node)
+            for settling in (d, b):
+                with pytest.raises(zmqkit.Timeout):
+                    await settling.ack(wait=True, timeout=0.05)
+            let_go()
+            await becomes(q, 2, 0)  # it went on
+
+
+@on_loop
+async def test_what_a_get_took_is_not_of_a_consumers_credit(node: zmqkit.Node) -> None:
+    async with fresh_queue(node) as q:
+        await q.put_many(range(10))
+        d, b = await got(q), await q.get_many(2, timeout=SOON)
+        async with q.consume(credit=2):
+            await becomes(q, 5, 5)
+        assert (d.body, b.bodies) == (0, [1, 2])
+
+
+@on_loop
+async def test_news_that_came_before_one_listens_is_told_at_once(node: zmqkit.Node) -> None:
+    async with fresh_queue(node) as q:
+        inbox, told = q._twin._inbox, []
+        News(inbox, inbox.news - 1).listen(told.append)
+        assert told
+
+
 # -- the loop never stands still --------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +279,34 @@ async def test_put_many_lets_others_run_and_waits_for_room(node: zmqkit.Node, mo
         await resting(many)
         let_go()
         assert (await many).count == 20
+
+
+@on_loop
+async def test_put_many_gives_others_their_turn_though_there_is_room(node: zmqkit.Node) -> None:
+    async with fresh_queue(node) as q:
+        turns: list[bool] = []
+
+        def bodies() -> Iterator[bool]:
+            for _ in range(10_000):
+                yield bool(turns)
+            assert turns, "nobody else had a turn"
+
+        asyncio.get_running_loop().call_soon(turns.append, True)
+        await q.put_many(bodies())
+
+
+@on_loop
+async def test_flush_waits_for_what_stands_in_line(node: zmqkit.Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer, "READY_BATCHES_MAX", 1)
+    async with zmqkit.aio.connect(node.endpoint) as mq:
+        q = mq.queue(f"q{next(_numbers)}")
+        let_go = hold(mq)
+        futures = [q.put_soon(bytes(70_000)) for _ in range(20)]
+        flush = asyncio.create_task(mq.flush())
+        await resting(flush)
+        let_go()
+        await flush
+        assert all(future.done() for future in futures)
 
 
 @on_loop
@@ -608,11 +670,16 @@ async def test_cancelling_work_gives_back_what_runs(node: zmqkit.Node) -> None:
 
 @on_loop
 async def test_connect_raises_unreachable_in_time() -> None:
-    ticks = asyncio.create_task(_ticks())
+    ticks, threads = asyncio.create_task(_ticks()), set(threading.enumerate())
     with pytest.raises(zmqkit.Unreachable):
         await zmqkit.aio.connect(NOWHERE, timeout=0.2)
     ticks.cancel()
     assert len(await ticks) >= 5  # the loop went on meanwhile
+
+    async def gone() -> bool:
+        return not any(thread.name == "zmqkit-client" for thread in set(threading.enumerate()) - threads)
+
+    await eventually(gone)  # its I/O thread
 
 
 async def _ticks() -> list[int]:
@@ -672,6 +739,31 @@ async def test_a_node_is_opened_and_closed_without_stopping_the_loop(tmp_path: A
         assert (await got(node.queue("q"))).body == "kept"
     with pytest.raises(zmqkit.Closed):
         zmqkit.aio.Node().queue("q")
+
+
+@on_loop
+async def test_a_node_that_nobody_waits_for_any_more_is_closed(tmp_path: Path) -> None:
+    journal, gate = str(tmp_path / "data"), threading.Event()
+    node = zmqkit.aio.Node(journal=journal)
+    opening = node._open
+    opened_late = threading.Event()
+    node._open = lambda: (gate.wait(SOON), opening(), opened_late.set())[1]
+    task = asyncio.ensure_future(node._start())
+    await resting(task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    await asyncio.to_thread(opened_late.wait, SOON)
+
+    async def opened() -> bool:
+        try:
+            async with zmqkit.aio.Node(journal=journal):
+                return True
+        except zmqkit.JournalLocked:
+            return False
+
+    await eventually(opened)
 
 
 @dataclass
