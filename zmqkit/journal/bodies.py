@@ -7,6 +7,7 @@ checkpoints, so that no recovery replays it, and none of its bodies is needed.
 from __future__ import annotations
 
 import os
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -48,14 +49,16 @@ class Bodies:
 
     def retain(self, positions: Iterable[int]) -> None:
         """Only these are needed. Raises JournalCorrupt: one of them is in no file."""
-        for segment in self._segments:
-            segment.release_all()
-        found: Segment | None = None
-        for position in positions:
-            if found is None or not found.first <= position <= found.last:
-                found = self._find(position)
-            if found is None or not found.retain(position):
-                raise JournalCorrupt(self._directory.path, 0, position, "the segment with this message is missing")
+        for each in self._segments:
+            each.release_all()
+        column = positions if isinstance(positions, array) else array("Q", positions)
+        index = 0
+        while index < len(column):
+            segment = self._find(column[index])
+            taken = segment.retain(column, index) if segment else 0
+            if not taken:
+                raise JournalCorrupt(self._directory.path, 0, column[index], "the segment with this message is missing")
+            index += taken
 
     def release(self, positions: Iterable[int], floor: int) -> bool:
         """Whether a segment that ends before `floor` lost its last needed body."""

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from ..errors import JournalCorrupt
 from . import checkpoint
 from .directory import TEMPORARY, Directory
-from .log import Entry
+from .log import Buffer, Entry
 from .meta import Meta
 from .record import CLOSE, END, OVERHEAD_BYTES, OWN_KINDS, SEALS, Record, Source
 from .segment import SEGMENT, START_BYTES, Segment, SegmentFile, Start, decode_start, load_sealed, name_of, parse_name, scan
 
 TORN = ".torn"
 DAMAGED = ".damaged"
+COPY_BYTES = 1 << 20  # written in one go when a tail is copied
 EVIDENCE_KEPT = 4  # files set aside for a person to look at; older ones go
 
 
@@ -91,14 +92,19 @@ def repair(directory: Directory, meta: Meta, history: History, epoch: int, activ
 
     In this order a crash between any two steps leaves either all of the old files or all of the new, and the higher epoch wins.
     """
+    tail_name = ""
     if history.segments and not history.segments[-1].sealed_by:
         tail = history.segments.pop()
+        tail_name = tail.name
         if tail.last >= tail.first:
             history.segments.append(_copy(directory, meta.node, tail, epoch))
         history.leftovers.append(tail.name)
     active.name_it(temporary)
     for name in history.leftovers:
-        _set_aside(directory, meta.node, name)
+        if name == tail_name and not history.torn:
+            directory.unlink(name)
+        else:
+            _set_aside(directory, meta.node, name)
     for name in history.damaged:
         directory.rename(name, name + DAMAGED)
     directory.sync_names()
@@ -204,17 +210,28 @@ def _copy(directory: Directory, node: bytes, tail: Segment, epoch: int) -> Segme
     temporary = name_of(tail.first, epoch) + TEMPORARY
     file = SegmentFile(directory, directory.create(temporary), start, 0)
     try:
+        parts: list[Buffer] = []
+        size, last = 0, tail.first - 1
         for record in read_segment(directory, node, tail):
-            if record.kind not in SEALS:
-                size = len(record.payload)
-                parts = file.encode(record.kind, record.body, record.lsn, record.durable, [record.payload], size, 0)
-                if not file.append(parts, size + OVERHEAD_BYTES, record.lsn):
-                    raise OSError(errno.ENOSPC, "no room to copy the last segment")
+            if record.kind in SEALS:
+                continue
+            length, last = len(record.payload), record.lsn
+            parts += file.encode(record.kind, record.body, last, record.durable, [record.payload], length, size)
+            size += length + OVERHEAD_BYTES
+            if size >= COPY_BYTES:
+                _append(file, parts, size, last)
+                parts, size = [], 0
+        _append(file, parts, size, last)
         file.seal(CLOSE)
         file.name_it(temporary)
     finally:
         file.close()
     return file.segment
+
+
+def _append(file: SegmentFile, parts: list[Buffer], size: int, last: int) -> None:
+    if parts and not file.append(parts, size, last):
+        raise OSError(errno.ENOSPC, "no room to copy the last segment")
 
 
 def _set_aside(directory: Directory, node: bytes, name: str) -> None:

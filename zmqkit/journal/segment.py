@@ -139,16 +139,31 @@ class Segment:
         self._released = bytearray(b"\1" * len(self._lsns))
         self._released_count, self._released_bytes = len(self._lsns), self._body_bytes
 
-    def retain(self, lsn: int) -> bool:
-        """Take one release back. False: there is no such body."""
-        at = self._find(lsn)
+    def retain(self, lsns: array[int], index: int) -> int:
+        """Take the release of `lsns[index]` back, and of those behind it as long as they are this segment's bodies in a row,
+        as in a backlog of millions they are. Returns how many; 0: there is no such body."""
+        at = self._find(lsns[index])
         if at is None:
+            return 0
+        count = len(self._lsns) - at
+        if not self._are_the_last(lsns, index, index + count):
+            count = 1
+        self._take_back(at, at + count)
+        return count
+
+    def _are_the_last(self, lsns: array[int], start: int, end: int) -> bool:
+        """Whether these are the last bodies here: rising, as many as there are from the first of them to the end."""
+        if end > len(lsns) or lsns[end - 1] - self.first != self._lsns[-1]:
             return False
-        if self._released[at]:
+        run = lsns[start:end]
+        return run == array("Q", sorted(set(run)))
+
+    def _take_back(self, start: int, end: int) -> None:
+        released = [at for at in range(start, end) if self._released[at]]
+        for at in released:
             self._released[at] = 0
-            self._released_count -= 1
-            self._released_bytes -= self._lengths[at]
-        return True
+        self._released_count -= len(released)
+        self._released_bytes -= sum(self._lengths[at] for at in released)
 
     def _find(self, lsn: int) -> int | None:
         at = bisect_left(self._lsns, lsn - self.first)

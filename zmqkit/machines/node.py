@@ -11,6 +11,7 @@ Rule 4: `restore` of a snapshot's records, then of every record after it, gives 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
@@ -343,10 +344,12 @@ class NodeMachine:
         core.delaying = {queue.number: queue for queue in core.queues.values() if queue.delayed}
         self._leasing.begin()
 
-    def positions(self) -> Iterator[int]:
+    def positions(self) -> array[int]:
         """Where the bodies stand that are still needed."""
+        found = array("Q")
         for queue in self.core.queues.values():
-            yield from queue.positions()
+            found += queue.positions()
+        return found
 
     def _forget_absent(self, now: float, after: float = FORGET_AFTER) -> None:
         core = self.core
