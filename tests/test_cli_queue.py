@@ -171,3 +171,7 @@ def test_output_into_a_closed_pipe_is_no_failure_to_report(broker: Broker, at: l
     getter.stdout.close()
     assert getter.wait(30) != 0 and getter.stderr.read() == b""
     getter.stderr.close()
+
+
+def test_what_is_no_address_is_said_so_without_waiting_for_it() -> None:
+    assert fails(1, "queue", "ls", "--connect", "nonsense").startswith("zmqkit: no zmqkit node at nonsense: that is no address; give one")

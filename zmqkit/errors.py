@@ -13,10 +13,11 @@ class Error(Exception):
 
 
 class Unreachable(Error, ConnectionError):
-    """No node answered at `endpoint` in time; `reason` says why (refused, wrong protocol, silent)."""
+    """No node answered at `endpoint` in time; `reason` says why (refused, wrong protocol, silent, no address at all)."""
 
-    def __init__(self, endpoint: str, reason: str) -> None:
-        super().__init__(f"no zmqkit node at {endpoint}: {reason}; start one with `zmqkit broker --bind {endpoint}` or check the address")
+    def __init__(self, endpoint: str, reason: str, todo: str = "") -> None:
+        todo = todo or f"start one with `zmqkit broker --bind {endpoint}` or check the address"
+        super().__init__(f"no zmqkit node at {endpoint if endpoint.isprintable() else repr(endpoint)}: {reason}; {todo}")
         self.endpoint, self.reason = endpoint, reason
 
 

@@ -7,12 +7,13 @@ at exit, and takes a frame of any size.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from zmqkit.errors import AddressInUse, Error
+from zmqkit.errors import AddressInUse, Error, Unreachable
 from zmqkit.parcel import Buffer
 from zmqkit.wire import FRAME_BYTES_MAX
 
@@ -60,6 +61,19 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
             raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
         bound.append(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
     return socket, bound
+
+
+_TCP = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]\s/@*:]+):([0-9]{1,5})")
+
+
+def check_address(endpoint: str) -> None:
+    """Could there be a node? Asked before a link is tried again and again. Raises Unreachable."""
+    tcp, path = _TCP.fullmatch(endpoint), endpoint.removeprefix("ipc://")
+    if tcp is not None and 1 <= int(tcp[2]) <= 65535 and endpoint.isascii():
+        return
+    if path != endpoint and 1 <= len(os.fsencode(path)) <= zmq.IPC_PATH_MAX_LEN and "\0" not in path:
+        return
+    raise Unreachable(endpoint, "that is no address", "give one like tcp://127.0.0.1:5555 or ipc:///run/zmqkit")
 
 
 def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:

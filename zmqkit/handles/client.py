@@ -13,6 +13,7 @@ from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.reactor import Reactor
+from zmqkit.sockets import check_address
 
 if TYPE_CHECKING:
     from zmqkit.aio.peer import Client as AsyncClient
@@ -87,6 +88,7 @@ class Client(Peer):
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, endpoint: str, timeout: float | None, lazy: bool) -> None:
+        check_address(str(endpoint))
         self.endpoint = endpoint
         self._session = Session(Reactor("zmqkit-client"), endpoint)
         if not lazy:
@@ -107,7 +109,7 @@ class Client(Peer):
 def connect(endpoint: str | None = None, *, timeout: Duration | None = 5.0, lazy: bool = False) -> Client:
     """A client of the node at `endpoint` (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555).
 
-    Raises Unreachable if no node answers within `timeout` seconds. `lazy` connects at first use instead. A link that is lost
-    later is mended for ever; calls wait meanwhile, inside their timeouts.
+    Raises Unreachable if no node answers within `timeout` seconds, and at once for what is no address. `lazy` connects at first
+    use instead. A link that is lost later is mended for ever; calls wait meanwhile, inside their timeouts.
     """
     return Client(endpoint or os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT, patience(timeout), lazy)
