@@ -138,10 +138,38 @@ def test_credit_bounds_what_is_held(q: zmqkit.Queue[Any]) -> None:
     eventually(lambda: held(q) == (99, 0))
 
 
-@pytest.mark.parametrize("credit", [0, -1, "all", 1.5, True])
+@pytest.mark.parametrize("credit", [0, -1, "all", 1.5, True, 2**32])
 def test_a_credit_that_is_none_is_refused(q: zmqkit.Queue[Any], credit: Any) -> None:
     with pytest.raises(ValueError, match="credit"):
         q.consume(credit=credit)
+
+
+def test_as_much_as_anybody_can_ask_for_still_fits_a_heartbeat(q: zmqkit.Queue[Any]) -> None:
+    q.put_many(range(10))
+    with q.consume(credit=2**32 - 1) as one, q.consume(credit=2**32 - 1):
+        assert len(q.get_many(2**40, timeout=0)) == 10
+        q.put("last")
+        assert next(one).body == "last"  # the node understood
+
+
+@pytest.mark.parametrize("reason", [b"bytes", 1, None])
+def test_a_reason_is_a_text(q: zmqkit.Queue[Any], reason: Any) -> None:
+    q.put("a")
+    with q.get() as d:  # type: ignore[union-attr]
+        for settle in (d.reject, lambda reason: d.nack(reason=reason)):
+            with pytest.raises(TypeError, match="reason"):
+                settle(reason)
+    eventually(lambda: held(q) == (0, 0))  # it was still to be acked
+
+
+@pytest.mark.parametrize("value", [object(), {(1, 2): 3}, 2**70])
+def test_what_cannot_be_kept_is_refused_when_it_is_saved(q: zmqkit.Queue[Any], value: Any) -> None:
+    q.put("a")
+    with q.get() as d:  # type: ignore[union-attr]
+        with pytest.raises(zmqkit.Unencodable):
+            d.save(value)
+        with pytest.raises(zmqkit.MessageTooLarge):
+            d.save(bytes(70_000))
 
 
 def test_auto_hoards_nothing_behind_a_slow_handler(q: zmqkit.Queue[Any]) -> None:

@@ -139,10 +139,35 @@ def test_a_body_msgpack_cannot_carry_is_refused_at_once(q: zmqkit.Queue[Any], bo
     assert bodies(q) == ["after"]
 
 
-@pytest.mark.parametrize("headers", [{1: 2}, {"a": object()}, ["a"]])
+@pytest.mark.parametrize("headers", [{1: 2}, {"a": object()}, ["a"], [], {"a": {1: 2}}, {"a": [0] * 5000}])
 def test_headers_that_are_none_are_refused(q: zmqkit.Queue[Any], headers: Any) -> None:
     with pytest.raises(zmqkit.Unencodable):
         q.put("x", headers=headers)
+
+
+def test_headers_are_refused_at_the_sender_as_deep_as_they_would_stand_in_a_batch(q: zmqkit.Queue[Any]) -> None:
+    headers: dict[str, Any] = {}
+    for _ in range(1015):
+        headers = {"a": headers}
+    stored = 0
+    with pytest.raises(zmqkit.Unencodable):
+        for stored in range(20):  # noqa: B007
+            q.put("x", headers=headers)
+            headers = {"a": headers}
+    assert stored and q.put("the link lives").seq
+    assert len(bodies(q)) == stored + 1
+
+
+def test_headers_that_change_after_the_put_are_sent_as_they_were(mq: zmqkit.Client, q: zmqkit.Queue[Any]) -> None:
+    headers: dict[str, Any] = {"n": 1, "inner": []}
+    thaw = freeze(mq)
+    future = mq.queue(q.name).put_soon("x", headers=headers)
+    headers["n"] = object()
+    headers["inner"].append({1: 2})
+    thaw()
+    assert future.result(SOON).seq
+    with q.get() as d:  # type: ignore[union-attr]
+        assert d.headers == {"n": 1, "inner": []}
 
 
 def test_a_message_over_the_limit_is_refused_at_the_sender(q: zmqkit.Queue[Any]) -> None:
@@ -251,7 +276,7 @@ def test_a_typed_queue_checks_at_the_sender(mq: zmqkit.Client) -> None:
     assert bodies(q) == [Email("ada"), Email("bob", 2)]
 
 
-@pytest.mark.parametrize("name", ["", "x" * 256, 1])
+@pytest.mark.parametrize("name", ["", "x" * 256, 1, "half a \ud800 letter", b"q"])
 def test_a_queue_needs_a_name(mq: zmqkit.Client, name: Any) -> None:
     with pytest.raises(ValueError, match="name"):
         mq.queue(name)

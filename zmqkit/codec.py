@@ -11,6 +11,7 @@ import importlib
 import types
 import typing
 from collections.abc import Callable
+from reprlib import Repr
 from struct import Struct
 from typing import Any
 
@@ -21,6 +22,8 @@ from zmqkit.parcel import Buffer, refuse_ext
 
 _ARRAY = Struct(">BI")  # msgpack's header of an array with up to 2^32 items
 _SHOWN_CHARS = 60
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 4 * _SHOWN_CHARS
 
 
 class Undecodable(ValueError):
@@ -32,10 +35,14 @@ def packer() -> Callable[[Any], bytes]:
     return msgpack.Packer(use_bin_type=True).pack  # type: ignore[no-any-return]
 
 
+def shown(value: Any) -> str:
+    """The beginning of its repr; also of one that is nested without end, or has no repr."""
+    text = _REPR.repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
 def unencodable(body: Any, error: Exception) -> Unencodable:
-    shown = repr(body)
-    shown = shown if len(shown) <= _SHOWN_CHARS else shown[: _SHOWN_CHARS - 1] + "…"
-    return Unencodable(f"cannot send {shown}: {error}; a body is None, bool, int, float, str, bytes, list or dict of these")
+    return Unencodable(f"cannot send {shown(body)}: {error}; a body is None, bool, int, float, str, bytes, list or dict of these")
 
 
 def unpack(data: Buffer) -> Any:

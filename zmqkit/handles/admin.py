@@ -101,7 +101,10 @@ class DeadLetters:
 
 def _parts(seqs: Sequence[int] | None) -> list[list[int] | None]:
     """As many as one question takes; None, for all of them, stands alone."""
-    return [None] if seqs is None else [[*part] for part in (seqs[i : i + ITEMS_MAX] for i in range(0, len(seqs), ITEMS_MAX))]
+    if seqs is None:
+        return [None]
+    every = [*seqs]
+    return [every[start : start + ITEMS_MAX] for start in range(0, len(every), ITEMS_MAX)]
 
 
 def peeked(result: dict[str, Any], load: Load) -> list[Peeked]:

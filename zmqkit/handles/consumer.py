@@ -14,6 +14,7 @@ from zmqkit.handles.delivery import Batch, Delivery
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.hand import Credit, Demand
 from zmqkit.handles.inbox import Convert, Inbox
+from zmqkit.machines.consumer import WINDOW_MAX
 from zmqkit.reactor import now
 
 T = TypeVar("T")
@@ -217,6 +218,6 @@ class Work(Generic[T]):
 
 
 def _checked(credit: Credit) -> Credit:
-    if credit != "auto" and (type(credit) is not int or credit < 1):
-        raise ValueError(f'credit={credit!r}: give a whole number of at least 1, or "auto"')
+    if credit != "auto" and (type(credit) is not int or not 1 <= credit <= WINDOW_MAX):
+        raise ValueError(f'credit={credit!r}: give a whole number from 1 to {WINDOW_MAX:,}, or "auto"')
     return credit

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import msgpack
 
+from zmqkit.codec import unencodable
 from zmqkit.errors import MessageTooLarge, StaleLease
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.waiting import Steps, run
@@ -50,6 +51,17 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[: ERROR_CHARS_MAX - len(where)] + where
 
 
+def _told(reason: str) -> str:
+    if not isinstance(reason, str):
+        raise TypeError(f"reason={reason!r}: give a text")
+    return reason
+
+
+def _unpack(blob: bytes) -> Any:
+    """What `save` was given."""
+    return msgpack.unpackb(blob, strict_map_key=False)
+
+
 class Settling:
     """What Delivery and Batch have in common: some messages of leases, settled together, once."""
 
@@ -64,11 +76,11 @@ class Settling:
 
     def nack(self, delay: Duration | None = None, reason: str = "") -> None:
         """This attempt failed: again after `delay` seconds, or by the queue's backoff. The last attempt's goes to the dead letters."""
-        self._back(BackKind.NACK, -1.0 if delay is None else seconds(delay), reason or "nack")
+        self._back(BackKind.NACK, -1.0 if delay is None else seconds(delay), _told(reason) or "nack")
 
     def reject(self, reason: str = "rejected") -> None:
         """To the dead letters at once."""
-        self._back(BackKind.REJECT, -1.0, reason)
+        self._back(BackKind.REJECT, -1.0, _told(reason))
 
     def snooze(self, delay: Duration) -> None:
         """Again after `delay` seconds, without counting an attempt."""
@@ -137,7 +149,7 @@ class Delivery(Settling, Generic[T]):
     def saved(self) -> Any:
         """What an earlier attempt left with `save`; None if nothing."""
         blob = self._hand.column("saved", self._index)
-        return None if blob is None else msgpack.unpackb(blob, strict_map_key=False)
+        return None if blob is None else _unpack(blob)
 
     def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> None:
         """Settle it: done. Returns at once; with `wait`, when the node has it durably, or raises Timeout after `timeout` seconds.
@@ -174,7 +186,11 @@ class Delivery(Settling, Generic[T]):
 
     def save(self, value: Any) -> None:
         """Keep a value (up to 64 KiB packed) with the message: its next attempt, if there is one, finds it in `saved`."""
-        blob = msgpack.packb(value)
+        try:
+            blob = msgpack.packb(value)
+            _unpack(blob)  # as the next attempt will
+        except Exception as error:
+            raise unencodable(value, error) from None
         if len(blob) > BLOB_BYTES_MAX:
             raise MessageTooLarge(len(blob), BLOB_BYTES_MAX)
         self._hand.inbox.say(self._hand.inbox.save, self._hand, self._index, blob)

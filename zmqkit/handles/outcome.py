@@ -235,10 +235,10 @@ class PutFuture(Future[Receipt]):
         raise Timeout(f"no confirm within {timeout:g} s: {why()}; the message may still be stored", maybe_executed=True)
 
 
-def header_bytes(headers: dict[str, Any]) -> int:
-    """How much the headers of a message add to it. Raises TypeError or ValueError if the wire cannot carry them."""
+def checked_headers(headers: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """A copy, so that they are sent as they are now, and how much they add to a message. Raises TypeError or ValueError."""
     if not isinstance(headers, dict) or not all(isinstance(name, str) for name in headers):
         raise TypeError("headers are a dict with str keys")
-    packed = msgpack.packb(headers)
-    unpack_checked(packed)  # as the node will: what it refuses, it would refuse on every link
-    return len(packed)
+    # As deep as they will stand in a batch, and read as the node will: what it refuses, it would refuse on every link.
+    packed = msgpack.packb({"headers": [headers]})
+    return unpack_checked(packed)["headers"][0], len(packed)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from zmqkit.codec import packer, unencodable
+from zmqkit.codec import packer, shown, unencodable
 from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable
-from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, header_bytes
+from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, checked_headers
 from zmqkit.handles.session import Session, fresh
 from zmqkit.handles.waiting import Listeners, Steps
 from zmqkit.machines.link import ClientMachine
@@ -95,7 +95,10 @@ class Producer:
 
     def _put_slowly(self, message: bytes, headers: Headers | None, timeout: float | None) -> PutFuture:
         """A batch begins or ends with this message, or it has headers. With the lock held."""
-        size = len(message) + (self._check_headers(headers) if headers else 0)
+        size = len(message)
+        if headers is not None:
+            headers, more = self._check_headers(headers)
+            size += more if headers else 0
         if size > self._session.message_bytes:
             raise MessageTooLarge(size, self._session.message_bytes)
         ticket = self._open
@@ -116,14 +119,14 @@ class Producer:
         self._session.reactor.wake()
         return PutFuture(ticket, place)
 
-    def _check_headers(self, headers: Headers) -> int:
+    def _check_headers(self, headers: Headers) -> tuple[Headers, int]:
         try:
-            size = header_bytes(headers)
+            headers, size = checked_headers(headers)
         except Exception as error:
-            raise Unencodable(f"cannot send headers {headers!r:.60}: {error}") from None
+            raise Unencodable(f"cannot send headers {shown(headers)}: {error}") from None
         if size > MESSAGE_HEADERS_BYTES_MAX:
             raise MessageTooLarge(size, MESSAGE_HEADERS_BYTES_MAX)
-        return size
+        return headers, size
 
     def _new_ticket(self, timeout: float | None) -> Ticket:
         """An open one, once there is room. With the lock held. Raises NotSent."""

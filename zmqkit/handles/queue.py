@@ -32,7 +32,8 @@ class Queue(Generic[T]):
     aio: AsyncQueue[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, session: Session, name: str, type: Any = None) -> None:
-        if not isinstance(name, str) or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
+        encoded = name.encode(errors="replace") if isinstance(name, str) else b""  # half a letter is no text
+        if not 1 <= len(encoded) <= NAME_BYTES_MAX or encoded.decode() != name:
             raise ValueError(f"a queue's name is a text of 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
         self._session, self.name = session, name
         schema = None if type is None or type is Any else Schema(type)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from zmqkit.errors import Closed, Error, Timeout, Unreachable
+from zmqkit import wire
+from zmqkit.codec import shown
+from zmqkit.errors import Closed, Error, Timeout, Unencodable, Unreachable
 from zmqkit.handles.outcome import Ticket, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
@@ -130,6 +132,7 @@ class Session:
 
     def asking(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> Steps[dict[str, Any]]:
         self.admit()
+        _check_ask(verb, arguments)
         reply = Reply()
         self.reactor.call(lambda moment: self._ask(verb, arguments, reply))
         try:
@@ -319,6 +322,14 @@ _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Granted: Session._on_granted, ev.Judged: Session._on_judged, ev.Revoked: Session._on_revoked, ev.Replied: Session._on_replied,
     ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
 }  # fmt: skip
+
+
+def _check_ask(verb: str, arguments: dict[str, Any]) -> None:
+    """What the node would call malformed, it would on every link. Raises Unencodable."""
+    try:
+        wire.decode([bytes(frame) for frame in wire.encode(wire.Ask(1, 1, verb, arguments))])
+    except (wire.Malformed, ValueError, TypeError, OverflowError) as error:
+        raise Unencodable(f"{verb}: cannot send {shown(arguments)}: {error}") from None
 
 
 def _jitter() -> float:

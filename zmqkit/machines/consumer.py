@@ -16,6 +16,7 @@ AHEAD_SECONDS = 0.1
 AHEAD_MESSAGES_MAX = 1_000_000
 SLOW_SECONDS = 1.0
 MEASURE_SECONDS = 0.5  # of work, after which older measurements count half
+WINDOW_MAX = 2**32 - 1  # what a READY can say; more is no other wish
 WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit the header of one READY
 
 
@@ -52,7 +53,7 @@ class ConsumerState:
     @property
     def window(self) -> int:
         auto = max(0, self.taken - self.got) + self.ahead if self.autos else 0
-        return self.fixed + self.waiting + self.got + auto
+        return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
 
     @property
     def excess(self) -> int:
