@@ -271,6 +271,23 @@ async def test_a_put_without_room_waits_in_line_and_the_loop_goes_on(node: zmqki
 
 
 @on_loop
+async def test_what_stands_in_line_is_sent_as_it_was_put(node: zmqkit.Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(producer, "READY_BATCHES_MAX", 1)
+    async with fresh_queue(node) as q:
+        let_go = hold(q._twin)
+        futures = [q.put_soon(bytes(70_000)) for _ in range(2)]
+        body, headers = ["first"], {"try": 1}
+        futures.append(q.put_soon(body, headers))
+        body[0], headers["try"] = "second", 2
+        with pytest.raises(zmqkit.Unencodable):
+            q.put_soon("x", headers={"bad": object()})
+        let_go()
+        await asyncio.gather(*futures)
+        d = (await q.get_many(3, timeout=SOON))[2]
+        assert (d.body, d.headers) == (["first"], {"try": 1})
+
+
+@on_loop
 async def test_put_many_lets_others_run_and_waits_for_room(node: zmqkit.Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "READY_BATCHES_MAX", 1)
     async with fresh_queue(node) as q:

@@ -102,11 +102,12 @@ class Lane:
         return bell.lanes[queue]
 
     def put(self, message: bytes, headers: Headers | None, timeout: float | None) -> Confirm:
-        """`timeout`: how long it may stand in line. Raises MessageTooLarge, Closed."""
+        """`timeout`: how long it may stand in line. Raises MessageTooLarge, Unencodable."""
         confirm = Confirm(self._bell.loop, message, headers)
         if not self.waiting and self._send(confirm):
             return confirm
-        self._session.admit()
+        if headers is not None:
+            confirm.headers, _ = self._producer.check_headers(headers)  # as they are now, not as they will be
         if not self.waiting:
             self._producer.room.listen(self._on_room)
         self.waiting.append(confirm)

@@ -97,7 +97,7 @@ class Producer:
         """A batch begins or ends with this message, or it has headers. With the lock held."""
         size = len(message)
         if headers is not None:
-            headers, more = self._check_headers(headers)
+            headers, more = self.check_headers(headers)
             size += more if headers else 0
         if size > self._session.message_bytes:
             raise MessageTooLarge(size, self._session.message_bytes)
@@ -119,7 +119,9 @@ class Producer:
         self._session.reactor.wake()
         return PutFuture(ticket, place)
 
-    def _check_headers(self, headers: Headers) -> tuple[Headers, int]:
+    @staticmethod
+    def check_headers(headers: Headers) -> tuple[Headers, int]:
+        """A copy, and how much they add to a message. Raises Unencodable, MessageTooLarge."""
         try:
             headers, size = checked_headers(headers)
         except Exception as error:
