@@ -7,7 +7,7 @@ same messages in the same places, know the same streams and leases, and answer t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,14 @@ from zmqkit.parcel import Parcel
 
 QUEUES = ("q", "r")
 PRODUCERS, CONSUMERS = "pr", "cd"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short_backlogs() -> Iterator[None]:
+    """A backlog stands in records of at most so many rows: here of so few that every story has several."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "BACKLOG_ROWS", 2)
+        yield
 
 
 class Player:

@@ -6,7 +6,6 @@ reads it; so what waits for durability stands here where it will land. Leases ar
 
 from __future__ import annotations
 
-from array import array
 from bisect import insort
 from collections.abc import Iterator
 from heapq import heappush
@@ -14,27 +13,18 @@ from typing import Any
 
 from zmqkit import records
 from zmqkit.machines.leases import Lease
-from zmqkit.machines.parts import Batch, Row
+from zmqkit.machines.parts import Backlog, Batch, Row
 from zmqkit.machines.queue import Queue, Returned
 from zmqkit.records import mask_of, ranges_of
 
+BACKLOG_ROWS = 65_536  # of one record
 MARKS_MAX = 10_000  # entries of one record: a queue may have any number of dead letters, the log has no room for a record of all
 MARKS_BYTES_MAX = 1024 * 1024  # of what stands in it, beside one last entry
 
 
 def snapshot(queue: Queue) -> Iterator[records.Record]:
     yield records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, False)
-    backlog, extra = queue.backlog, [what for _, owner, what in queue.waiting if owner is queue and isinstance(what, Row)]
-    head = backlog.head
-    yield records.Backlog(
-        queue.number,
-        backlog.qseq if backlog.messages else extra[0].qseq if extra else queue.next_qseq,
-        queue.next_qseq,
-        (backlog.positions[head:] + array("Q", [row.position for row in extra])).tobytes(),
-        (backlog.counts[head:] + array("I", [row.count for row in extra])).tobytes(),
-        (backlog.sizes[head:] + array("I", [row.size for row in extra])).tobytes(),
-        (backlog.times[head:] + array("d", [row.at for row in extra])).tobytes(),
-    )
+    yield from _backlog(queue)
     due = _due_times(queue)
     for batch in queue.batches:
         later = mask_of([(qseq - batch.qseq, 1) for qseq in due if batch.qseq <= qseq < batch.qseq + batch.count]) if due else 0
@@ -44,6 +34,21 @@ def snapshot(queue: Queue) -> Iterator[records.Record]:
         packed = [mask.to_bytes(size, "little") for mask in masks]
         yield records.Batch(queue.number, batch.qseq, batch.count, batch.position, batch.size, batch.at, *packed)
     yield from _marks(queue, due)
+
+
+def _backlog(queue: Queue) -> Iterator[records.Backlog]:
+    """Whole parcels, also those that wait for durability, in records of a bounded size: there may be millions."""
+    backlog = queue.backlog
+    whole = Backlog()
+    for row in [what for _, owner, what in queue.waiting if owner is queue and isinstance(what, Row)]:
+        whole.append(row)
+    qseq = backlog.qseq if backlog.messages else whole.qseq if whole.messages else queue.next_qseq
+    yield records.Backlog(queue.number, qseq, queue.next_qseq, b"", b"", b"", b"")
+    for part in (backlog, whole):
+        for start in range(part.head, len(part.counts), BACKLOG_ROWS):
+            rows = slice(start, start + BACKLOG_ROWS)
+            columns = (part.positions[rows], part.counts[rows], part.sizes[rows], part.times[rows])
+            yield records.Backlog(queue.number, qseq, queue.next_qseq, *(column.tobytes() for column in columns))
 
 
 def _marks(queue: Queue, due: dict[int, float]) -> Iterator[records.Marks]:
@@ -103,15 +108,17 @@ def restore(queue: Queue, record: records.Backlog | records.Batch | records.Mark
 
 
 def _restore_backlog(queue: Queue, record: records.Backlog) -> None:
-    backlog = queue.backlog
+    backlog, rows = queue.backlog, len(queue.backlog.counts)
     backlog.positions.frombytes(record.positions)
     backlog.counts.frombytes(record.counts)
     backlog.sizes.frombytes(record.sizes)
     backlog.times.frombytes(record.times)
-    backlog.qseq, backlog.messages = record.qseq, sum(backlog.counts)
-    queue.next_qseq = record.next_qseq
-    queue.ready = queue.messages = backlog.messages
-    queue.bytes = sum(backlog.sizes)
+    messages = sum(backlog.counts[rows:])
+    backlog.qseq, queue.next_qseq = record.qseq, record.next_qseq
+    backlog.messages += messages
+    queue.ready += messages
+    queue.messages += messages
+    queue.bytes += sum(backlog.sizes[rows:])
 
 
 def _restore_batch(queue: Queue, record: records.Batch) -> None:
