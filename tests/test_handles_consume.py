@@ -69,8 +69,7 @@ def test_get_waits_for_what_comes(q: zmqkit.Queue[Any]) -> None:
 
 def test_a_get_that_gave_up_takes_nothing(q: zmqkit.Queue[Any]) -> None:
     assert q.get(timeout=0.02) is None
-    q.put("a")
-    time.sleep(0.1)
+    q.put("a")  # whoever had a window got it before we were told that it is stored
     assert held(q) == (1, 0)
 
 
@@ -127,15 +126,15 @@ def test_credit_bounds_what_is_held(q: zmqkit.Queue[Any]) -> None:
     consumer = q.consume(credit=7)
     first = next(consumer)
     eventually(lambda: held(q) == (93, 7))
-    time.sleep(0.1)
-    assert held(q) == (93, 7)
+    q.put(100)  # makes the node look for somebody with room
+    assert held(q) == (94, 7)
     consumer.credit = 20
-    eventually(lambda: held(q) == (80, 20))
+    eventually(lambda: held(q) == (81, 20))
     consumer.credit = 3
-    eventually(lambda: held(q) == (97, 3))
+    eventually(lambda: held(q) == (98, 3))
     first.ack()
     consumer.stop()
-    eventually(lambda: held(q) == (99, 0))
+    eventually(lambda: held(q) == (100, 0))
 
 
 @pytest.mark.parametrize("credit", [0, -1, "all", 1.5, True, 2**32])
@@ -214,9 +213,16 @@ def test_what_a_running_loop_forgets_is_nacked(q: zmqkit.Queue[Any]) -> None:
 
 
 def test_stop_ends_a_waiting_loop_from_another_thread(q: zmqkit.Queue[Any]) -> None:
-    consumer = q.consume()
-    thread = in_thread(lambda: list(consumer))
-    time.sleep(0.05)
+    consumer, took = q.consume(), threading.Event()
+
+    def loop() -> None:
+        for d in consumer:
+            d.ack()
+            took.set()
+
+    thread = in_thread(loop)
+    q.put("the only one")
+    assert took.wait(SOON)
     consumer.stop()
     thread.join(SOON)
     assert not thread.is_alive()
@@ -301,7 +307,7 @@ def test_work_stops_on_sigterm_after_what_runs(mq: zmqkit.Client) -> None:
     def handle(d: zmqkit.Delivery[Any]) -> None:
         if d.body == 0:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.2)
+            eventually(lambda: not q._inbox.demands)  # the loop has been stopped
         done.append(d.body)
 
     q.work(handle, threads=1, credit=3)
