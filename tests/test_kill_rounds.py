@@ -52,8 +52,9 @@ class Workers:
             process.wait()
 
     def executions(self, word: str) -> list[Execution]:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [Execution(*map(int, line.split()[1:])) for line in lines if line.startswith(word + " ")]
+        """A kill may tear a line (at a page's end): what is left of it stands before the next one and counts for nothing."""
+        text = self.log.read_text() if self.log.exists() else ""
+        return [Execution(*map(int, found)) for found in re.findall(rf"{word} (\d+) (\d+) (\d+)\n", text)]
 
 
 class Producer:
