@@ -50,6 +50,18 @@ def test_revoked_messages_that_still_run_use_up_room() -> None:
     assert leased(bench, consumer) == [(1, 1)]  # a suspect now, so one
 
 
+def test_what_was_taken_from_a_client_that_does_not_know_yet_uses_up_room_too() -> None:
+    bench = Bench()
+    bench.declare(bench.connect("a"), max_attempts=2)
+    producer, consumer = bench.connect("p"), bench.connect("c", window=1, lease=0.5)
+    bench.put(producer, 1)
+    token = bench.one_lease(consumer).token
+    bench.wait(2.0)  # silent, but not for long enough to be passed over
+    assert leased(bench, consumer) == [] and bench.info() == {"ready": 1}
+    bench.ready(consumer, 1, beat=2, seen=token)
+    assert leased(bench, consumer) == [(1, 1)]
+
+
 def test_a_client_with_as_many_tokens_as_a_heartbeat_lists_gets_no_more() -> None:
     bench = Bench()
     producer, consumer = bench.connect("p"), bench.connect("c", window=1000)

@@ -322,7 +322,7 @@ def test_a_body_that_was_moved_is_read_at_its_new_place() -> None:
 
 def test_a_lease_that_was_taken_back_and_whose_messages_are_settled_survives_a_checkpoint() -> None:
     bench = Bench()
-    producer, consumer = bench.connect("p"), bench.connect("c", window=1, lease=2.0)
+    producer, consumer = bench.connect("p"), bench.connect("c", window=2, lease=2.0)
     bench.put(producer, 1)
     token = bench.one_lease(consumer).token
     bench.wait(2.5)

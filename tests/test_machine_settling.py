@@ -88,9 +88,9 @@ def test_a_token_that_was_never_granted_is_stale() -> None:
 
 
 def test_a_done_after_expiry_is_stale_and_the_next_holder_decides() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.wait(2.5)
-    second = bench.one_lease(consumer).token  # it listens still, so it gets the message again
+    second = bench.one_lease(consumer).token  # it listens still and has room, so it gets the message again
     bench.done(consumer, token)
     assert bench.verdicts(consumer) == [(token, 0, 1, "STALE")] and bench.info() == {"leased": 1}
     bench.done(consumer, second)
@@ -108,7 +108,7 @@ def test_a_done_is_judged_message_by_message() -> None:
 
 
 def test_a_settled_message_is_still_stale_for_the_token_it_was_taken_from() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.wait(2.5)
     bench.done(consumer, bench.one_lease(consumer).token)
     bench.hear(consumer, wire.Answer)
@@ -117,7 +117,7 @@ def test_a_settled_message_is_still_stale_for_the_token_it_was_taken_from() -> N
 
 
 def test_what_was_revoked_is_remembered_until_ready_lists_it_no_more() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.wait(2.5)
     second = bench.one_lease(consumer).token
     bench.ready(consumer, 1, beat=2, seen=second, held=[(token, 1), (second, 1)])
@@ -174,7 +174,7 @@ def test_after_a_restart_a_done_of_a_lease_that_the_log_never_saw_is_stale() -> 
 
 
 def test_after_a_restart_a_revoked_message_is_stale_though_its_holder_returns_late() -> None:
-    bench, _, _, token = given(lease=2.0)
+    bench, _, _, token = given(window=2, lease=2.0)
     bench.wait(2.5)
     after = bench.crash()
     after.wait(10.0)
@@ -195,7 +195,7 @@ def test_a_done_that_the_crash_ate_counts_when_it_is_repeated() -> None:
 
 
 def test_a_client_that_was_forgotten_is_told_settled_and_not_ok_for_what_was_revoked() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.machine.lost(consumer, bench.now)
     for _ in range(200):
         bench.wait(1.0)
@@ -264,7 +264,7 @@ def test_a_split_batch_comes_again_one_by_one() -> None:
 
 
 def test_a_back_of_a_lease_that_is_over_changes_nothing() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.wait(2.5)
     second = bench.one_lease(consumer)
     bench.back(consumer, token, kind=BackKind.REJECT)
@@ -293,7 +293,7 @@ def test_what_was_saved_comes_with_the_next_lease_and_survives_a_crash() -> None
 
 
 def test_a_save_of_a_lease_that_is_over_is_not_kept() -> None:
-    bench, _, consumer, token = given(lease=2.0)
+    bench, _, consumer, token = given(window=2, lease=2.0)
     bench.wait(2.5)
     bench.say(consumer, wire.Save(token, 0, b"late"))
     assert not bench.machine.core.queues["q"].saved

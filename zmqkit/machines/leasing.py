@@ -1,6 +1,6 @@
 """Granting and ending leases.
 
-Rule 1: room = window - open messages - messages of revoked tokens that the client still lists. Windows are absolute.
+Rule 1: room = window - open messages - messages of revoked tokens that the client lists, or will. Windows are absolute.
 Rule 2: what the client's READY lists is renewed; what it does not list, and must have received or can no longer receive,
         goes back at once without an attempt.
 Rule 3: a lost link brings the deadline forward to the last READY + grace; the same client adopts by listing the token.
@@ -163,8 +163,10 @@ class Leasing:
             error = error or (cause.name if counted else "")
             back = records.Back(queue.number, lease.token, ranges, cause.name, counted, suspect, due, error)
             queue.back(lease, back, core.record(back))
-        if cause.unasked:
-            core.clients[lease.client].stray += mask.bit_count()
+        if cause.unasked:  # until its next READY tells, they run
+            client = core.clients[lease.client]
+            client.stray += mask.bit_count()
+            client.consumers[lease.queue].revoked += mask.bit_count()
         self.ended(lease, mask)
         if cause.logged:
             core.out.events += [Ended(queue.name, lease.token, first, count, cause.name) for first, count in ranges_of(mask, lease.qseq)]

@@ -20,7 +20,7 @@ class Consumer:
         self.window = 0  # absolute, in messages
         self.lease_seconds = 0.0
         self.open = 0
-        self.revoked = 0  # messages of revoked tokens that the client still lists: they run, so they take up room
+        self.revoked = 0  # messages of revoked tokens that the client lists, or does not know of: they run, so they take up room
 
     @property
     def room(self) -> int:
