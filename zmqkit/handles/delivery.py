@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from traceback import extract_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 import msgpack
 
 from zmqkit.codec import unencodable
-from zmqkit.errors import MessageTooLarge, StaleLease
+from zmqkit.errors import Closed, MessageTooLarge, StaleLease
 from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.session import fresh
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.wire import BLOB_BYTES_MAX, BackKind
 
@@ -96,11 +98,12 @@ class Settling:
             self.snooze(error.delay)
         elif isinstance(error, Reject):
             self.reject(str(error) or "rejected")
-        elif isinstance(error, Exception):
-            self._back(failed, -1.0, describe(error))
-            return False
-        else:  # the process is being stopped: that is not the message's fault
-            self._back(BackKind.UNSTARTED, -1.0, "")
+        else:
+            with suppress(Closed):  # then it goes back by itself, and `error` goes on
+                if isinstance(error, Exception):
+                    self._back(failed, -1.0, describe(error))
+                else:  # the process is being stopped: that is not the message's fault
+                    self._back(BackKind.UNSTARTED, -1.0, "")
             return False
         return True
 
@@ -158,8 +161,10 @@ class Delivery(Settling, Generic[T]):
             return run(self.acking(patience(timeout)))
         if self.settled:
             return
-        self.settled = True
         inbox = self._hand.inbox
+        if inbox.session.error is not None:
+            raise fresh(inbox.session.error)
+        self.settled = True
         if self._hand.lease.revoked:
             raise self._stale()
         inbox.words.append(self)
@@ -266,6 +271,9 @@ class Batch(Settling, Sequence[Delivery[T]]):
             return run(self.acking(patience(timeout)))
         if self.settled:
             return
+        for hand, _, _ in self._parts[:1]:
+            if hand.inbox.session.error is not None:
+                raise fresh(hand.inbox.session.error)
         good, stale = self._take_stock()
         for hand, first, count in good:
             hand.inbox.words.append((hand.inbox.done, hand, first, count, self.by_get, False))
