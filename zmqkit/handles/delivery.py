@@ -64,6 +64,12 @@ def _unpack(blob: bytes) -> Any:
     return msgpack.unpackb(blob, strict_map_key=False)
 
 
+def _check(hand: Hand) -> None:
+    """Raises Closed, or what ended the node: its messages are not in our hands any more."""
+    if hand.inbox.session.error is not None:
+        raise fresh(hand.inbox.session.error)
+
+
 class Settling:
     """What Delivery and Batch have in common: some messages of leases, settled together, once."""
 
@@ -163,7 +169,7 @@ class Delivery(Settling, Generic[T]):
             return
         inbox = self._hand.inbox
         if inbox.session.error is not None:
-            raise fresh(inbox.session.error)
+            raise fresh(inbox.session.error)  # as `_check`, without the call
         self.settled = True
         if self._hand.lease.revoked:
             raise self._stale()
@@ -174,6 +180,7 @@ class Delivery(Settling, Generic[T]):
     def acking(self, timeout: float | None) -> Steps[None]:
         if self.settled:
             return
+        _check(self._hand)
         self.settled = True
         if self._hand.lease.revoked:
             raise self._stale()
@@ -202,6 +209,7 @@ class Delivery(Settling, Generic[T]):
 
     def _back(self, kind: BackKind, delay: float, reason: str) -> None:
         if not self.settled:
+            _check(self._hand)
             self.settled = True
             inbox = self._hand.inbox
             inbox.say(inbox.back, self._hand, self._index, 1, self.by_get, kind, delay, reason[:ERROR_CHARS_MAX])
@@ -271,9 +279,6 @@ class Batch(Settling, Sequence[Delivery[T]]):
             return run(self.acking(patience(timeout)))
         if self.settled:
             return
-        for hand, _, _ in self._parts[:1]:
-            if hand.inbox.session.error is not None:
-                raise fresh(hand.inbox.session.error)
         good, stale = self._take_stock()
         for hand, first, count in good:
             hand.inbox.words.append((hand.inbox.done, hand, first, count, self.by_get, False))
@@ -293,6 +298,8 @@ class Batch(Settling, Sequence[Delivery[T]]):
 
     def _take_stock(self) -> tuple[list[Part], StaleLease | None]:
         """From here on it is settled: the parts whose leases hold; and the error if some do not."""
+        for hand, _, _ in self._parts[:1]:
+            _check(hand)
         self.settled = True
         good, stale = [], None
         for part in self._parts:
@@ -308,6 +315,8 @@ class Batch(Settling, Sequence[Delivery[T]]):
 
     def _back(self, kind: BackKind, delay: float, reason: str) -> None:
         if not self.settled:
+            for hand, _, _ in self._parts[:1]:
+                _check(hand)
             self.settled = True
             for hand, first, count in self._parts:
                 hand.inbox.say(hand.inbox.back, hand, first, count, self.by_get, kind, delay, reason[:ERROR_CHARS_MAX])

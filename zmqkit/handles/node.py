@@ -87,6 +87,8 @@ def _open(journal: str | None, durability: str | None) -> Log:
         return MemoryLog()
     if durability == "memory":
         raise ValueError('durability="memory" keeps nothing: give journal=None')
+    if durability not in (None, "disk", "os"):
+        raise ValueError(f'durability={durability!r}: give "disk" or "os"')
     make: Callable[[str], Log] = lambda path: Journal(path, durability or "disk")  # noqa: E731
     if NUMBER not in journal:
         return make(journal)
