@@ -132,6 +132,11 @@ RULES = [
         "machines/session.py", "        return self.window - self.open - self.revoked", "        return self.window - self.open",
     ),
     Rule(
+        "R-Q1 unasked", "Messages that were taken from a client that does not know it yet use up room, too.",
+        LEASES + "test_what_was_taken_from_a_client_that_does_not_know_yet_uses_up_room_too",
+        LEASING, "            client.consumers[lease.queue].revoked += mask.bit_count()\n", "",
+    ),
+    Rule(
         "R-Q2", "A lease that its holder has seen and does not list goes back at once, uncounted.",
         LEASES + "test_a_seen_lease_that_is_not_listed_goes_back_at_once_without_an_attempt",
         LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
