@@ -328,7 +328,7 @@ class Reactor:
                 port.application.closed(error)
             except Exception:
                 log.exception("while closing")
-            self._disconnect(port, GOODBYE_LINGER_MS)
+            self._disconnect(port, GOODBYE_LINGER_MS if port.application.machine.up else 0)
         if self._host is not None:
             self._host.close(now())
         if self._router is not None:
