@@ -274,7 +274,7 @@ class Reactor:
                 application.machine.lost(moment, "the node does not read")
                 break
         if output.close:
-            self._disconnect(port, GOODBYE_LINGER_MS)
+            self._disconnect(port)  # the node has answered the goodbye, or will not
         if output.events:
             application.handle(output.events, moment)
         port.deadline = application.machine.deadline
