@@ -139,20 +139,19 @@ RULES = [
     Rule(
         "R-Q2", "A lease that its holder has seen and does not list goes back at once, uncounted.",
         LEASES + "test_a_seen_lease_that_is_not_listed_goes_back_at_once_without_an_attempt",
-        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
-        "                elif False:",
+        LEASING, "                self.end(lease, lease.open, UNLISTED)", "                pass",
     ),
     Rule(
         "R-Q2 seen", "A lease that is on its way is not taken back.",
         LEASES + "test_a_lease_that_is_still_on_its_way_is_not_taken_back",
-        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
-        "                elif lease.open:",
+        LEASING, "            if lease.token in held or not (lease.token <= command.seen or lease.link != client.link):",
+        "            if lease.token in held:",
     ),
     Rule(
         "R-Q2 link", "One granted on an older link goes back though it was never seen.",
         LEASES + "test_an_unlisted_lease_of_an_older_link_goes_back_though_it_was_never_seen",
-        LEASING, "                elif lease.open and (lease.token <= command.seen or lease.link != client.link):",
-        "                elif lease.open and lease.token <= command.seen:",
+        LEASING, "            if lease.token in held or not (lease.token <= command.seen or lease.link != client.link):",
+        "            if lease.token in held or not lease.token <= command.seen:",
     ),
     Rule(
         "R-Q2 revoke", "What is listed and not valid is revoked in the echo of that READY.",
@@ -241,7 +240,7 @@ RULES = [
     Rule(
         "R-A3 kept", "What was revoked is remembered until READY lists it no more.",
         SETTLING + "test_a_done_behind_the_ready_that_forgot_its_token_is_stale_for_the_message_has_gone_back",
-        LEASING, "  # kept until the next READY: a DONE may stand behind this one", "\n                    core.forget_lease(lease)",
+        LEASING, "  # kept until the next READY: a DONE may stand behind this one", "\n                core.forget_lease(lease)",
     ),
     Rule(
         "R-A4", "A DONE without an answer is said again on the new link.",

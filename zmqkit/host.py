@@ -177,16 +177,11 @@ class Host:
                 self.machine.stop(now)
                 self.turn(now)
                 self._log.close()
-                self.turn_durable(now)
+                self.settle(now)
                 return
             except JournalFailed as error:
                 self.failed = error
         self._log.close()
-
-    def turn_durable(self, now: float) -> None:
-        """The log is closed and all it has is durable: let go what waited."""
-        self._durable = self._log.durable
-        self._release_held(now)
 
 
 def _told_bytes(parcel: Parcel, rows: list[Any]) -> int:

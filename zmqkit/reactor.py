@@ -44,7 +44,7 @@ def now() -> float:
 
 
 class Application(Protocol):
-    """What lives on a client's machine. All is called on the I/O thread; an exception ends this application only."""
+    """What lives on a client's machine. All is called on the I/O thread; an exception of `pump` or `handle` ends the reactor."""
 
     machine: ClientMachine
 
@@ -92,9 +92,6 @@ class Reactor:
 
     # -- for any thread -----------------------------------------------------------------------------------------------
 
-    def now(self) -> float:
-        return now()
-
     def call(self, function: Callable[[float], None]) -> None:
         """Run `function(now)` on the I/O thread, in its next turn. Raises Closed."""
         if self.closed or self.pid != os.getpid():
@@ -133,11 +130,6 @@ class Reactor:
     def attach(self, application: Application, endpoint: str | None) -> None:
         self._ports.append(Port(application, endpoint))
 
-    def detach(self, application: Application) -> None:
-        for port in [port for port in self._ports if port.application is application]:
-            self._disconnect(port)
-            self._ports.remove(port)
-
     def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
         """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
         self._host = Host(machine, log, self._deliver, self.wake)
@@ -166,7 +158,7 @@ class Reactor:
         self._finish(error)
 
     def _drained(self) -> bool:
-        """Nothing is held back and no client machine has anything on its way."""
+        """Nothing waits for the disk, and nobody's call is left."""
         return (self._host is None or self._host.quiet) and not self._calls
 
     def _sleep(self) -> set[Any]:
@@ -176,28 +168,28 @@ class Reactor:
             deadline = min(deadline, self._host.machine.deadline)
         self._awake = False
         seconds = 0.0 if self._wanted or self._busy() else max(0.0, min(deadline, self._stop_at) - now())
-        readable = {socket for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX)))}
+        heard = {socket for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX)))}
         self._awake = True
-        if self._waker.fd in readable:
+        if self._waker.fd in heard:
             self._waker.clear()
-        return readable
+        return heard
 
     def _busy(self) -> bool:
         return bool(self._calls) or any(port.inbox for port in self._ports)
 
-    def _turn(self, readable: set[Any]) -> None:
+    def _turn(self, heard: set[Any]) -> None:
         if self._host is not None:
             self._host.settle(now())
-        drained = self._drain_router() if self._router in readable else True
+        drained = self._drain_router() if self._router in heard else True
         everyone, self._wanted = self._wanted, False  # somebody called or woke us: any application may have work
         moment = now()
         while self._calls:
             self._calls.popleft()(moment)
         for port in list(self._ports):
-            heard = port.socket in readable or port.monitor in readable or port.inbox
-            if heard:
+            speaks = port.socket in heard or port.monitor in heard or port.inbox
+            if speaks:
                 self._drain_port(port)
-            if heard or everyone or port.deadline <= moment:
+            if speaks or everyone or port.deadline <= moment:
                 self._flush_port(port, moment)
         if self._host is not None:
             self._host.turn(moment, drained)

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.delivery import Batch, Delivery
 from zmqkit.errors import Closed, StaleLease
-from zmqkit.handles.consumer import Loop, log
+from zmqkit.handles.consumer import Loop, batch_size, log
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.inbox import News
 from zmqkit.reactor import now
@@ -75,9 +75,7 @@ class BatchConsumer(AsyncLoop, Generic[T]):
     """`async for b in q.consume_many(512):` batches of at most so many messages, of what has arrived."""
 
     def __init__(self, most: int, *arguments: Any) -> None:
-        if type(most) is not int or most < 1:
-            raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
-        self._most = most
+        self._most = batch_size(most)
         super().__init__(*arguments)
 
     def __aiter__(self) -> BatchConsumer[T]:

@@ -26,18 +26,10 @@ class Done:
 DONE = Done()
 
 
-class Delivery(delivery.Delivery[T]):
-    """One message, yours until settled. `async with d:` acks on success and nacks on an exception, which goes on up."""
+class Settling(delivery.Settling):
+    """What Delivery and Batch have in common here: settling acts at once, and may be awaited."""
 
     __slots__ = ()
-
-    def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> Awaitable[None]:  # type: ignore[override]
-        """Settle it: done, at once. With `wait`, await it: it ends when the node has it durably, or raises Timeout.
-        Raises StaleLease if the lease is known to have ended."""
-        if wait:
-            return Bell.of(self._hand.inbox.session).drive(self.acking(patience(timeout)))
-        super().ack()
-        return DONE
 
     def nack(self, delay: Duration | None = None, reason: str = "") -> Awaitable[None]:  # type: ignore[override]
         super().nack(delay, reason)
@@ -49,6 +41,20 @@ class Delivery(delivery.Delivery[T]):
 
     def snooze(self, delay: Duration) -> Awaitable[None]:  # type: ignore[override]
         super().snooze(delay)
+        return DONE
+
+
+class Delivery(Settling, delivery.Delivery[T]):
+    """One message, yours until settled. `async with d:` acks on success and nacks on an exception, which goes on up."""
+
+    __slots__ = ()
+
+    def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> Awaitable[None]:  # type: ignore[override]
+        """Settle it: done, at once. With `wait`, await it: it ends when the node has it durably, or raises Timeout.
+        Raises StaleLease if the lease is known to have ended."""
+        if wait:
+            return Bell.of(self._hand.inbox.session).drive(self.acking(patience(timeout)))
+        super().ack()
         return DONE
 
     def extend(self, lease: Duration) -> Awaitable[None]:  # type: ignore[override]
@@ -71,7 +77,7 @@ class Got(Delivery[T]):
     by_get = True
 
 
-class Batch(delivery.Batch[T]):
+class Batch(Settling, delivery.Batch[T]):
     """Some deliveries, settled together unless you settle them singly. `async with b:` acks all on success; if it raises, they
     come again one by one."""
 
@@ -83,18 +89,6 @@ class Batch(delivery.Batch[T]):
         if wait and self._parts:
             return Bell.of(self._parts[0][0].inbox.session).drive(self.acking(patience(timeout)))
         super().ack()
-        return DONE
-
-    def nack(self, delay: Duration | None = None, reason: str = "") -> Awaitable[None]:  # type: ignore[override]
-        super().nack(delay, reason)
-        return DONE
-
-    def reject(self, reason: str = "rejected") -> Awaitable[None]:  # type: ignore[override]
-        super().reject(reason)
-        return DONE
-
-    def snooze(self, delay: Duration) -> Awaitable[None]:  # type: ignore[override]
-        super().snooze(delay)
         return DONE
 
     async def __aenter__(self) -> Batch[T]:

@@ -18,6 +18,7 @@ from zmqkit.machines.consumer import WINDOW_MAX
 from zmqkit.reactor import now
 
 T = TypeVar("T")
+R = TypeVar("R")
 OnStale = Callable[[StaleLease], Any]
 
 SIGNAL_SECONDS = 1.0  # a signal that meets the main thread just before it waits is acted on that much later at most
@@ -58,6 +59,20 @@ class Loop:
         self._inbox.end(self._demand)
 
     close = stop
+
+    def _block_for(self, take: Callable[[], R | None]) -> R:
+        """What `take` finds, as soon as it finds something."""
+        inbox, since = self._inbox, now()
+        while not self.ended:
+            inbox.session.admit()
+            self._raise_stale()
+            seen = inbox.news
+            found = take()
+            if found is not None:
+                return found
+            if not self._wait(seen, since):
+                break
+        raise StopIteration
 
     def _wait(self, seen: int, since: float) -> bool:
         """Until there may be something new. False: the loop ends."""
@@ -110,29 +125,14 @@ class Consumer(Loop, Generic[T]):
                         inbox.session.reactor.wake()
                     return Delivery(hand, index, hand.bodies[index])
         del hand  # while we wait it must not look as if somebody still had its messages
-        return self._next()
-
-    def _next(self) -> Delivery[T]:
-        inbox, since = self._inbox, now()
-        while not self.ended:
-            inbox.session.admit()
-            self._raise_stale()
-            seen = inbox.news
-            found = inbox.take(Delivery, self._convert)
-            if found is not None:
-                return found
-            if not self._wait(seen, since):
-                break
-        raise StopIteration
+        return self._block_for(lambda: inbox.take(Delivery, self._convert))
 
 
 class BatchConsumer(Loop, Generic[T]):
     """`for b in q.consume_many(512):` batches of at most so many messages, of what has arrived."""
 
     def __init__(self, most: int, *arguments: Any) -> None:
-        if type(most) is not int or most < 1:
-            raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
-        self._most = most
+        self._most = batch_size(most)
         super().__init__(*arguments)
 
     def __iter__(self) -> BatchConsumer[T]:
@@ -142,17 +142,11 @@ class BatchConsumer(Loop, Generic[T]):
         return self
 
     def __next__(self) -> Batch[T]:
-        inbox, since = self._inbox, now()
-        while not self.ended:
-            inbox.session.admit()
-            self._raise_stale()
-            seen = inbox.news
-            parts, bodies = inbox.take_many(self._most, self._convert)
-            if parts:
-                return Batch(parts, bodies)
-            if not self._wait(seen, since):
-                break
-        raise StopIteration
+        return self._block_for(self._take)
+
+    def _take(self) -> Batch[T] | None:
+        parts, bodies = self._inbox.take_many(self._most, self._convert)
+        return Batch(parts, bodies) if parts else None
 
 
 class Work(Generic[T]):
@@ -215,6 +209,12 @@ class Work(Generic[T]):
             self.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def batch_size(most: int) -> int:
+    if type(most) is not int or most < 1:
+        raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
+    return most
 
 
 def _checked(credit: Credit) -> Credit:

@@ -216,14 +216,16 @@ class Leasing:
                 number = lease.queue if lease is not None else 0
                 revoked[number] = revoked.get(number, 0) + entry.open
         for lease in list(client.leases.values()):
-            if lease.token not in held:
-                if not lease.open and (lease.token <= command.seen or lease.link != client.link):
-                    core.forget_lease(lease)  # nobody will name it again
-                elif lease.open and (lease.token <= command.seen or lease.link != client.link):
-                    self.end(lease, lease.open, UNLISTED)  # kept until the next READY: a DONE may stand behind this one
+            if lease.token in held or not (lease.token <= command.seen or lease.link != client.link):
+                continue  # named, or still on its way
+            if lease.open:
+                self.end(lease, lease.open, UNLISTED)  # kept until the next READY: a DONE may stand behind this one
+            else:
+                core.forget_lease(lease)  # nobody will name it again
         client.stray = sum(revoked.values())
         self._set_windows(client, command, revoked)
-        self._next_scan = min(self._next_scan, client.next_echo) if client.leases else self._next_scan
+        if client.leases:
+            self._next_scan = min(self._next_scan, client.next_echo)
 
     def _renew(self, client: Client, lease: Lease, seconds: float) -> None:
         policy = self._core.by_number[lease.queue].policy
@@ -247,10 +249,9 @@ class Leasing:
             consumer.revoked = revoked.get(number, 0) + revoked.get(0, 0)
             if window:
                 queue.consumers.setdefault(client.id, consumer)
-                core.hungry[number] = queue
             else:
                 queue.consumers.pop(client.id, None)
-                core.hungry[number] = queue  # whoever ran dry for its suspects may have left it
+            core.hungry[number] = queue  # there is more room, or whoever ran dry for its suspects has left it
         client.consumers = {number: consumer for number, consumer in client.consumers.items() if consumer.window or consumer.open}
 
     def owe_echo(self, client: Client) -> None:

@@ -23,7 +23,6 @@ CAUSES = {
     BackKind.NACK: NACK, BackKind.SPLIT: SPLIT, BackKind.REJECT: REJECT, BackKind.SNOOZE: SNOOZE, BackKind.UNSTARTED: UNSTARTED,
 }  # fmt: skip
 
-
 ANSWERS_MAX = 2**18  # ranges for one peer in one turn: a DONE of a lease with holes is answered run by run
 LATE_SECONDS = 0.05  # an answer nobody waits for may take so long: one frame then answers for many
 LATE_RANGES = 64  # …unless so many have come together for one peer
