@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from zmqkit import records, wire
+from zmqkit import framing, records, wire
 from zmqkit.host import Host
 from zmqkit.journal.log import Entry, Item
 from zmqkit.machines.node import NodeMachine
@@ -117,7 +117,7 @@ class Bench:
     def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
         if peer in self.gone:
             return "unreachable"
-        self.sent.setdefault(peer, []).append(wire.decode(frames))
+        self.sent.setdefault(peer, []).append(framing.decode(frames))
         return None
 
     # -- time and disk --------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Bench:
 
     def say(self, peer: bytes, *commands: wire.Command, turn: bool = True) -> None:
         for command in commands:
-            self.machine.receive(peer, [bytes(frame) for frame in wire.encode(command)], self.now)
+            self.machine.receive(peer, [bytes(frame) for frame in framing.encode(command)], self.now)
             self.check()
         if turn:
             self.turn()
@@ -180,7 +180,7 @@ class Bench:
         queue: str = "q", lease: float = 0.0, **more: Any,
     ) -> None:  # fmt: skip
         listed = [wire.Held(token, messages, 0.0) for token, messages in held]
-        self.say(peer, wire.Ready(beat, seen, [wire.Window(queue, window, lease)], listed), **more)
+        self.say(peer, wire.Ready(beat, seen, [wire.Window(queue, window, lease)], 0, listed), **more)
 
     def done(self, peer: bytes, token: int, offset: int = 0, count: int = 1, wait: bool = True, **more: Any) -> None:
         self.say(peer, wire.Done(wait, [(token, offset, count)]), **more)

@@ -18,7 +18,7 @@ import zmq
 from test_wire_fuzz import mutate
 from wire_values import COMMANDS, as_bytes
 
-from zmqkit import sockets, wire
+from zmqkit import framing, sockets, wire
 from zmqkit.journal import MemoryLog
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Parcel
@@ -47,12 +47,12 @@ class Peer:
 
     def say(self, *commands: wire.Command) -> None:
         for command in commands:
-            self.raw(*as_bytes(wire.encode(command)))
+            self.raw(*as_bytes(framing.encode(command)))
 
     def hear(self, kind: type[C]) -> C:
         """The next command of that kind; what comes before it is passed over."""
         while True:
-            command = wire.decode(self.socket.recv_multipart())
+            command = framing.decode(self.socket.recv_multipart())
             if isinstance(command, kind):
                 return command
 
@@ -102,7 +102,7 @@ class Honest(threading.Thread):
                 started = monotonic()
                 if int(started) != beat:
                     beat = int(started)
-                    peer.say(wire.Ready(first, 0, [], []))
+                    peer.say(wire.Ready(first, 0, [], 0, []))
                 peer.put(first, "honest")
                 confirm = peer.hear(wire.Confirm)
                 assert (confirm.first, confirm.qseq) == (first, first)
@@ -221,7 +221,7 @@ GARBAGE: dict[str, list[bytes]] = {
     "the textbook's worker": [b"", b"MDPW01", b"\x01", b"echo"],
     "a request of REQ": [b"", b"hello"],
     "an unknown kind": [b"Z1\x63\x01\x00\x90"],
-    "a HELLO cut short": [as_bytes(wire.encode(COMMANDS["hello"]))[0][:-1]],
+    "a HELLO cut short": [as_bytes(framing.encode(COMMANDS["hello"]))[0][:-1]],
     "a HELLO with 8,000 versions": [b"Z1\x01\xf3\x1f\x95\xdc\x1f\x40" + b"\x02" * 8000 + b"\xc4\x10" + bytes(16) + b"\x01\xc4\x00\x00"],
     "a header that is a number": [b"Z1\x0e\x01\x00\x05", b"\x80"],
     "arrays in arrays": [b"Z1\x01\xff\x1f" + b"\xdc\x1f\x00" * 2730 + b"\x00"],
@@ -275,14 +275,14 @@ def test_a_flood_of_garbage_is_answered_once_a_second(world: World) -> None:
         stranger.raw(b"garbage")
     stranger.say(wire.Hello([1], stranger.client, 1, b"", 0))
     answers = 0
-    while not isinstance(wire.decode(stranger.socket.recv_multipart()), wire.Welcome):
+    while not isinstance(framing.decode(stranger.socket.recv_multipart()), wire.Welcome):
         answers += 1
     assert world.dropped["malformed"] == 20_000 and 1 <= answers <= 5
 
 
 def test_mutated_commands_from_a_member_do_no_harm(world: World) -> None:
     rng = random.Random(3)
-    commands = [as_bytes(wire.encode(command)) for command in COMMANDS.values()]
+    commands = [as_bytes(framing.encode(command)) for command in COMMANDS.values()]
     peer = world.peer()
     for link in range(1, 150):
         peer.say(wire.Hello([1], peer.client, link, b"", 0))
@@ -341,7 +341,7 @@ def test_a_nodes_own_commands_from_a_client_end_its_session(world: World) -> Non
 
 def test_a_frame_over_the_limit_ends_the_link_and_nothing_of_it_arrives(world: World) -> None:
     peer = world.member()
-    peer.raw(*as_bytes(wire.encode(COMMANDS["ask"]))[:1], bytes(sockets.FRAME_BYTES_MAX + 1))
+    peer.raw(*as_bytes(framing.encode(COMMANDS["ask"]))[:1], bytes(sockets.FRAME_BYTES_MAX + 1))
     assert peer.disconnected()
     assert not world.dropped
 
@@ -361,7 +361,7 @@ def test_a_message_of_a_hundred_thousand_frames_is_malformed(world: World) -> No
 
 def test_a_list_of_tokens_beyond_the_limit_is_malformed(world: World) -> None:
     peer = world.member()
-    frame = as_bytes(wire.encode(wire.Done(False, [])))[0] + bytes(16 * (wire.ENTRIES_MAX + 1))
+    frame = as_bytes(framing.encode(wire.Done(False, [])))[0] + bytes(16 * (wire.ENTRIES_MAX + 1))
     peer.raw(frame)
     peer.hear(wire.NoSession)
 
@@ -369,7 +369,7 @@ def test_a_list_of_tokens_beyond_the_limit_is_malformed(world: World) -> None:
 def test_tokens_that_nobody_granted_are_stale_or_revoked(world: World) -> None:
     peer = world.member()
     tokens = [2**64 - 1 - index for index in range(wire.ENTRIES_MAX)]
-    peer.say(wire.Ready(1, 2**64 - 1, [], [wire.Held(token, 2**32 - 1, 1e9) for token in tokens]))
+    peer.say(wire.Ready(1, 2**64 - 1, [], 0, [wire.Held(token, 2**32 - 1, 1e9) for token in tokens]))
     assert peer.hear(wire.Echo).revoked == tokens
     peer.say(wire.Done(True, [(token, 2**32 - 1, 2**32 - 1) for token in tokens]))
     assert {verdict for *_, verdict in peer.hear(wire.Answer).ranges} == {wire.Verdict.STALE}
@@ -380,7 +380,7 @@ def test_tokens_that_nobody_granted_are_stale_or_revoked(world: World) -> None:
 def test_ranges_outside_a_lease_settle_nothing(world: World) -> None:
     peer = world.member()
     peer.put(1)
-    peer.say(wire.Ready(1, 0, [wire.Window("q", 1, 0.0)], []))
+    peer.say(wire.Ready(1, 0, [wire.Window("q", 1, 0.0)], 0, []))
     token = peer.hear(wire.Lease).token
     absurd = [(token, 0, 0), (token, 0, 2), (token, 1, 1), (token, 2**32 - 1, 1), (token, 0, 2**32 - 1), (token + 1, 0, 1)]
     peer.say(wire.Done(True, absurd))
@@ -391,7 +391,7 @@ def test_ranges_outside_a_lease_settle_nothing(world: World) -> None:
 def test_two_readies_full_of_unknown_tokens_do_not_end_the_node(world: World) -> None:
     peer = world.member()
     for beat in range(1, 50):
-        peer.say(wire.Ready(beat, 0, [], [wire.Held(2**60 + 1000 * beat + index, 1, 0.0) for index in range(wire.ENTRIES_MAX)]))
+        peer.say(wire.Ready(beat, 0, [], 0, [wire.Held(2**60 + 1000 * beat + index, 1, 0.0) for index in range(wire.ENTRIES_MAX)]))
     while peer.hear(wire.Echo).beat < 49:
         pass
 
@@ -399,18 +399,18 @@ def test_two_readies_full_of_unknown_tokens_do_not_end_the_node(world: World) ->
 def test_a_window_of_four_thousand_million_takes_what_there_is(world: World) -> None:
     peer = world.member()
     peer.put(1)
-    peer.say(wire.Ready(1, 0, [wire.Window("q", 2**32 - 1, 1e10)], []))
+    peer.say(wire.Ready(1, 0, [wire.Window("q", 2**32 - 1, 1e10)], 0, []))
     assert peer.hear(wire.Lease).count == 1
 
 
 def test_as_many_windows_as_a_header_holds_are_served(world: World) -> None:
     peer = world.member()
     names = [f"{index:x}" for index in range(400)]
-    peer.say(wire.Ready(1, 0, [wire.Window(name, 2**32 - 1, 0.0) for name in names], []))
+    peer.say(wire.Ready(1, 0, [wire.Window(name, 2**32 - 1, 0.0) for name in names], 0, []))
     peer.hear(wire.Echo)
     assert set(names) < set(world.machine.core.queues)
     with pytest.raises(ValueError, match="header"):
-        wire.encode(wire.Ready(1, 0, [wire.Window(f"{index:x}", 1, 0.0) for index in range(1000)], []))
+        framing.encode(wire.Ready(1, 0, [wire.Window(f"{index:x}", 1, 0.0) for index in range(1000)], 0, []))
 
 
 def test_there_is_a_last_queue_and_behind_it_a_refusal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +421,7 @@ def test_there_is_a_last_queue_and_behind_it_a_refusal(world: World, monkeypatch
     assert peer.ask("declare", queue="more", policy={})["error"] == wire.Code.QUOTA
     peer.put(1, queue="more")
     assert peer.hear(wire.Refused).code == wire.Code.QUOTA
-    peer.say(wire.Ready(1, 0, [wire.Window("more", 1, 0.0)], []))
+    peer.say(wire.Ready(1, 0, [wire.Window("more", 1, 0.0)], 0, []))
     assert peer.hear(wire.Echo).beat == 1 and "more" not in world.machine.core.queues
 
 
@@ -492,7 +492,7 @@ def test_bytes_that_are_no_zeromq_end_their_own_connection_only(world: World, ti
 @pytest.mark.parametrize("title", BEHIND_THE_HANDSHAKE)
 def test_frames_that_are_none_end_their_own_connection_only(world: World, title: str) -> None:
     stranger = world.zmtp()
-    stranger.sendall(frame(as_bytes(wire.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0]))
+    stranger.sendall(frame(as_bytes(framing.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0]))
     assert b"Z1\x02" in read_until(stranger, lambda data: b"Z1\x02" in data), "it is welcome so far"
     try:
         stranger.sendall(BEHIND_THE_HANDSHAKE[title])
@@ -532,7 +532,7 @@ def test_a_message_without_end_is_never_seen_and_goes_with_its_connection(world:
 def test_nobody_speaks_as_a_handle_in_the_node_s_own_process(world: World) -> None:
     """Links inside the process have routing ids too; over TCP a peer may choose its own."""
     stranger = world.zmtp(identity=b"\0local" + (1).to_bytes(4, "little"))
-    hello = frame(as_bytes(wire.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0])
+    hello = frame(as_bytes(framing.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0])
     stranger.sendall(hello)
     other = world.zmtp(identity=b"an id of its own")
     other.sendall(hello)
@@ -545,9 +545,9 @@ def test_a_peer_that_asks_and_never_reads_disturbs_nobody(world: World) -> None:
     peer = world.member()
     peer.put(1, body=bytes(900_000))
     assert peer.hear(wire.Confirm).first == 1
-    look, arguments = as_bytes(wire.encode(wire.Ask(1, 1, "peek", {"queue": "q", "state": "ready", "count": 1})))
+    look, arguments = as_bytes(framing.encode(wire.Ask(1, 1, "peek", {"queue": "q", "state": "ready", "count": 1})))
     stranger = world.zmtp()
-    stranger.sendall(frame(as_bytes(wire.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0]))
+    stranger.sendall(frame(as_bytes(framing.encode(wire.Hello([1], os.urandom(16), 1, b"", 0)))[0]))
     stranger.sendall((frame(look, more=True) + frame(arguments)) * 100)
     world.settled()
     assert peer.ask("info", queue="q")["ready"] == 1

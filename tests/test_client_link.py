@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zmqkit import wire
+from zmqkit import framing, wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
 from zmqkit.machines.link import ClientMachine, Phase
@@ -68,7 +68,7 @@ class World:
 def lease(token: int, count: int = 1, beat: int = 1, **given: Any) -> wire.Lease:
     fields = {"queue": "q", "qseq": 1, "attempt": 1, "lease": 30.0, "grace": 2.0, **given}
     return wire.Lease(fields["queue"], token, fields["qseq"], count, fields["attempt"], fields["lease"], fields["grace"], beat,
-                      Parcel.of([b"\x01"] * count))  # fmt: skip
+                      None, Parcel.of([b"\x01"] * count))  # fmt: skip
 
 
 def test_hello_is_the_first_and_only_word_before_welcome() -> None:
@@ -303,5 +303,5 @@ def test_all_queues_that_fit_one_link_fit_one_heartbeat() -> None:
     queues: list[str] = []
     while windows_fit([*queues, f"queue-{len(queues)}"]):
         queues.append(f"queue-{len(queues)}")
-    ready = wire.Ready(1, 0, [wire.Window(name, 2**32 - 1, 30.0) for name in queues], [])
-    assert len(queues) > 200 and len(wire.encode(ready)[0]) < wire.HEADER_BYTES_MAX
+    ready = wire.Ready(1, 0, [wire.Window(name, 2**32 - 1, 30.0) for name in queues], 0, [])
+    assert len(queues) > 200 and len(framing.encode(ready)[0]) < wire.HEADER_BYTES_MAX

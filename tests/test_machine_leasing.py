@@ -400,7 +400,7 @@ def test_a_suspect_is_not_given_to_a_client_that_holds_something() -> None:
     bench = Bench()
     worker = bench.connect("c", window=10, lease=600.0)
     bench.put(bench.connect("p"), 1, queue="other")
-    bench.say(worker, wire.Ready(2, 0, [wire.Window("other", 10, 600.0), wire.Window("q", 10, 600.0)], []))
+    bench.say(worker, wire.Ready(2, 0, [wire.Window("other", 10, 600.0), wire.Window("q", 10, 600.0)], 0, []))
     assert leased(bench, worker) == [(1, 1)]
     suspects(bench)
     assert leased(bench, worker) == []
@@ -505,12 +505,12 @@ def test_a_client_that_runs_dry_for_one_queue_is_not_fed_from_another_at_that_ve
     worker = bench.connect("c")
     both = [wire.Window("other", 1, 0.0), wire.Window("q", 1, 0.0)]
     bench.put(producer, 1, 4, queue="other")
-    bench.say(worker, wire.Ready(1, 0, both, []))
+    bench.say(worker, wire.Ready(1, 0, both, 0, []))
     token = bench.one_lease(worker).token
     bench.machine.lost(victim, bench.now)
     for beat in (2, 3, 4):
         bench.wait(0.9)
-        bench.say(worker, wire.Ready(beat, token, both, [wire.Held(token, 1, 0.0)]))
+        bench.say(worker, wire.Ready(beat, token, both, 0, [wire.Held(token, 1, 0.0)]))
     bench.done(worker, token)
     assert [(lease.queue, lease.qseq) for lease in bench.hear(worker, wire.Lease)] == [("q", 1)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from node_bench import Bench, ManualLog, name
 
-from zmqkit import host, records, wire
+from zmqkit import fields, framing, host, records, wire
 from zmqkit.machines import core, leasing, ledger, node, publishing, queue, settling
 from zmqkit.parcel import Parcel
 
@@ -62,7 +62,7 @@ def test_what_messages_have_collected_never_makes_a_lease_too_large_for_a_frame(
     leases = bench.hear(peer, wire.Lease)
     assert sum(lease.count for lease in leases) == 60 and len(leases) > 1
     for lease in leases:
-        assert max(map(len, wire.encode(lease))) <= wire.FRAME_BYTES_MAX
+        assert max(map(len, framing.encode(lease))) <= wire.FRAME_BYTES_MAX
         assert isinstance(lease.parcel, Parcel) and lease.parcel.unpack_columns()["saved"] == [bytes(wire.BLOB_BYTES_MAX)] * lease.count
 
 
@@ -195,7 +195,7 @@ def test_windows_that_were_closed_are_forgotten() -> None:
     bench = Bench()
     peer = bench.connect("c")
     for beat in range(1, 4):
-        bench.say(peer, wire.Ready(beat, 0, [wire.Window(f"{beat}-{index}", 1, 0.0) for index in range(100)], []))
+        bench.say(peer, wire.Ready(beat, 0, [wire.Window(f"{beat}-{index}", 1, 0.0) for index in range(100)], 0, []))
     assert len(bench.machine.core.clients[name("c")].consumers) == 100
 
 
@@ -309,7 +309,7 @@ def test_absurd_policies_are_refused_or_harmless(field: str) -> None:
         bench.ask(producer, number, "declare", queue="q", policy={field: value})
         bench.say(producer, wire.Put("q", number, 1, number, Parcel.of([b"x"])))
         for lease in bench.hear(peer, wire.Lease):
-            assert 0 < lease.lease <= wire.SECONDS_MAX and 0 < lease.grace <= wire.SECONDS_MAX
+            assert 0 < lease.lease <= fields.SECONDS_MAX and 0 < lease.grace <= fields.SECONDS_MAX
             bench.done(peer, lease.token)
     bench.crash()
     bench.restart_from_checkpoint()

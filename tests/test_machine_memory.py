@@ -83,7 +83,7 @@ class Player:
             self.held[letter].pop(next(iter(self.held[letter])))
         held = [wire.Held(token, lease.count, 0.0) for token, lease in self.held[letter].items()]
         windows = [wire.Window(queue, window, 0.0) for queue in QUEUES]
-        self.bench.say(self.peer(letter), wire.Ready(self.beat, self.seen[letter], windows, held))
+        self.bench.say(self.peer(letter), wire.Ready(self.beat, self.seen[letter], windows, 0, held))
 
     def finish(self, letter: str, offset: int, count: int, kind: int, delay: float) -> None:
         self.collect()

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from wire_values import CLIENT, COMMANDS, PLAIN, TITLED, TOKEN, as_bytes, commands
 
-from zmqkit import wire
+from zmqkit import framing, wire
+from zmqkit.framing import Malformed
 from zmqkit.parcel import Parcel
-from zmqkit.wire import Kind, Malformed
+from zmqkit.wire import Kind
 
 SECONDS_MAX, BYTES_MAX = 0.5, 64 * 1024 * 1024
 
@@ -30,7 +31,7 @@ def refused(*frames: Any) -> str:
     started = perf_counter()
     try:
         with pytest.raises(Malformed) as caught:
-            wire.decode(frames)
+            framing.decode(frames)
         assert perf_counter() - started < SECONDS_MAX
         assert tracemalloc.get_traced_memory()[1] < BYTES_MAX
     finally:
@@ -45,25 +46,25 @@ def refused(*frames: Any) -> str:
 @settings(max_examples=400, deadline=None)
 @given(commands)
 def test_every_command_comes_back_as_it_was(command: wire.Command) -> None:
-    frames = wire.encode(command)
-    assert wire.decode(frames) == command
-    assert wire.decode([memoryview(bytes(part)) for part in frames]) == command
-    assert as_bytes(wire.encode(wire.decode(frames))) == as_bytes(frames)
+    frames = framing.encode(command)
+    assert framing.decode(frames) == command
+    assert framing.decode([memoryview(bytes(part)) for part in frames]) == command
+    assert as_bytes(framing.encode(framing.decode(frames))) == as_bytes(frames)
     assert max(map(len, frames)) <= wire.FRAME_BYTES_MAX
 
 
 @pytest.mark.parametrize("title", COMMANDS)
 def test_fields_of_a_later_version_are_ignored(title: str) -> None:
-    first, *others = as_bytes(wire.encode(COMMANDS[title]))
+    first, *others = as_bytes(framing.encode(COMMANDS[title]))
     length = int.from_bytes(first[3:5], "little")
     later = frame(first[2], [*msgpack.unpackb(first[5 : 5 + length]), "new", {"a": 1}], first[5 + length :])
-    assert wire.decode([later, *others]) == COMMANDS[title]
+    assert framing.decode([later, *others]) == COMMANDS[title]
 
 
 def test_a_small_batch_travels_in_one_frame_and_a_large_one_is_not_copied() -> None:
     small, large = Parcel.of([b"x" * 4092]), Parcel.of([b"x" * 4093])
-    assert len(wire.encode(wire.Put("q", 1, 1, 1, small))) == 1
-    assert wire.encode(wire.Put("q", 1, 1, 1, large))[2] is large.body
+    assert len(framing.encode(wire.Put("q", 1, 1, 1, small))) == 1
+    assert framing.encode(wire.Put("q", 1, 1, 1, large))[2] is large.body
 
 
 # -- what no sender may make -------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_a_small_batch_travels_in_one_frame_and_a_large_one_is_not_copied() -> N
 )
 def test_what_is_over_a_limit_is_refused_by_its_sender(command: wire.Command) -> None:
     with pytest.raises(ValueError, match="bytes"):
-        wire.encode(command)
+        framing.encode(command)
 
 
 # -- what is no command ------------------------------------------------------------------------------------------------
@@ -222,19 +223,19 @@ def test_frames_that_are_no_command_are_malformed(title: str) -> None:
 
 @pytest.mark.parametrize("title", COMMANDS)
 def test_a_command_cut_anywhere_is_malformed(title: str) -> None:
-    first, *others = as_bytes(wire.encode(COMMANDS[title]))
+    first, *others = as_bytes(framing.encode(COMMANDS[title]))
     entries: dict[int, int] = {Kind.READY: 16, Kind.DONE: 16, Kind.ANSWER: 17}
     header = 5 + int.from_bytes(first[3:5], "little")
     for length in range(len(first)):
         if length >= header and (length - header) % entries.get(first[2], length + 1) == 0:
             continue  # a shorter list is a list
         with pytest.raises(Malformed):
-            wire.decode([first[:length], *others])
+            framing.decode([first[:length], *others])
 
 
 @pytest.mark.parametrize("parcel", [PLAIN, TITLED])
 def test_a_lease_and_a_put_share_one_form_of_batch(parcel: Parcel) -> None:
-    put = as_bytes(wire.encode(wire.Put("q", 1, parcel.count, 1, parcel)))
-    lease = as_bytes(wire.encode(wire.Lease("q", TOKEN, 1, parcel.count, 1, 30.0, 2.0, 1, parcel)))
+    put = as_bytes(framing.encode(wire.Put("q", 1, parcel.count, 1, parcel)))
+    lease = as_bytes(framing.encode(wire.Lease("q", TOKEN, 1, parcel.count, 1, 30.0, 2.0, 1, None, parcel)))
     behind: Callable[[bytes], bytes] = lambda first: first[5 + int.from_bytes(first[3:5], "little") :]  # noqa: E731
     assert (behind(put[0]), put[1:]) == (behind(lease[0]), lease[1:])

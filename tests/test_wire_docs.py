@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zmqkit import fields, host, parcel, records, wire
+from zmqkit import fields, framing, host, parcel, records, wire
 from zmqkit.machines import admin, checkpoint, core, leasing, ledger, link, node, policy, publishing, queue, settling
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
@@ -24,9 +24,9 @@ def test_every_command_is_there_with_its_number_and_its_fields(kind: wire.Kind) 
     assert row[1] == kind.name
     told = [field.split()[0].strip("()") for field in row[3].split("·")]
     behind = {"parcel": "batch", "held": "entries", "ranges": "entries"}
-    fields = [name for name in wire._TYPES[kind]._fields if name not in behind]  # type: ignore[attr-defined]
+    fields = [name for name in framing._TYPES[kind]._fields if name not in behind]  # type: ignore[attr-defined]
     assert told == (fields or ["none"])
-    assert all(behind[name] in row[4] for name in wire._TYPES[kind]._fields if name in behind)  # type: ignore[attr-defined]
+    assert all(behind[name] in row[4] for name in framing._TYPES[kind]._fields if name in behind)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", records.NAMES)

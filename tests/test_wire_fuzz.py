@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 from wire_values import COMMANDS, as_bytes
 
-from zmqkit import wire
+from zmqkit import framing
 
 TOKENS = [
     b"\xff", b"\0", b"\x90", b"\x80", b"\xc0", b"\xc1", b"\xc3", b"\xa0", b"\x91\x91\x91", b"\xdc\xff\xff", b"\xdd\xff\xff\xff\xff",
@@ -51,19 +51,19 @@ def mutate(rng: random.Random, frames: list[bytes]) -> list[bytes]:
 def fuzz(seed: int, rounds: int) -> tuple[int, int]:
     """(commands, malformed). Anything else ends it, and names the frames."""
     rng, good, bad = random.Random(seed), 0, 0
-    originals = [as_bytes(wire.encode(command)) for command in COMMANDS.values()]
+    originals = [as_bytes(framing.encode(command)) for command in COMMANDS.values()]
     for _ in range(rounds):
         frames = mutate(rng, rng.choice(originals))
         try:
-            command = wire.decode(frames)
-        except wire.Malformed:
+            command = framing.decode(frames)
+        except framing.Malformed:
             bad += 1
             continue
         except BaseException as error:
             raise AssertionError(f"{error!r} from {[frame.hex() for frame in frames]}") from error
         good += 1
-        again = as_bytes(wire.encode(command))  # bytes are compared: a NaN in arguments is a value like any other, but equals none
-        assert as_bytes(wire.encode(wire.decode(again))) == again, [frame.hex() for frame in frames]
+        again = as_bytes(framing.encode(command))  # bytes are compared: a NaN in arguments is a value like any other, but equals none
+        assert as_bytes(framing.encode(framing.decode(again))) == again, [frame.hex() for frame in frames]
     return good, bad
 
 
@@ -77,8 +77,8 @@ def test_whatever_arrives_is_a_command_or_malformed() -> None:
 def test_noise_is_malformed() -> None:
     rng = random.Random(2)
     for _ in range(5_000):
-        with pytest.raises(wire.Malformed):
-            wire.decode([rng.randbytes(rng.randrange(100)) for _ in range(rng.randrange(5))])
+        with pytest.raises(framing.Malformed):
+            framing.decode([rng.randbytes(rng.randrange(100)) for _ in range(rng.randrange(5))])
 
 
 @pytest.mark.gate

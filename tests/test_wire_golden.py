@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from wire_values import COMMANDS, RECORDS, as_bytes, lists
 
-from zmqkit import records, wire
+from zmqkit import framing, records, wire
 
 GOLDEN = Path(__file__).parent / "golden"
 HEX_PER_LINE = 120
@@ -48,7 +48,7 @@ def entry(example: tuple[str, list[bytes]]) -> str:
     return "".join(lines)
 
 
-COMMAND_FRAMES = {title: as_bytes(wire.encode(command)) for title, command in COMMANDS.items()}
+COMMAND_FRAMES = {title: as_bytes(framing.encode(command)) for title, command in COMMANDS.items()}
 RECORD_FRAMES = {title: [bytes([kind]), b"".join(as_bytes(chunks))] for title, (kind, chunks, _) in
                  ((title, records.encode(record)) for title, record in RECORDS.items())}  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_the_files_hold_an_example_of_every_kind() -> None:
 def test_a_command_is_encoded_to_these_bytes_and_decoded_from_them(title: str) -> None:
     frames = written("commands", COMMAND_FRAMES)[title]
     assert COMMAND_FRAMES[title] == frames
-    assert wire.decode(frames) == COMMANDS[title]
+    assert framing.decode(frames) == COMMANDS[title]
 
 
 @pytest.mark.parametrize("title", RECORDS)

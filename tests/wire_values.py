@@ -26,10 +26,10 @@ COMMANDS: dict[str, wire.Command] = {
     "put, larger than 4 KiB": wire.Put("jobs", 10, 1, 10, Parcel.of([b"x" * 5000])),
     "confirm": wire.Confirm("jobs", 5, 3, 41, "disk"),
     "refused": wire.Refused(wire.Kind.PUT, "jobs", 5, 3, wire.Code.FULL, 0.5, "queue jobs is full"),
-    "ready": wire.Ready(12, TOKEN, [wire.Window("jobs", 100, 0.0), wire.Window("mail", 1, 60.0)], [wire.Held(TOKEN, 2, 0.0)]),
+    "ready": wire.Ready(12, TOKEN, [wire.Window("jobs", 100, 0.0), wire.Window("mail", 1, 60.0)], 0, [wire.Held(TOKEN, 2, 0.0)]),
     "echo": wire.Echo(12, False, [TOKEN]),
-    "lease": wire.Lease("jobs", TOKEN, 41, 3, 1, 30.0, 2.0, 12, PLAIN),
-    "lease, a returned message": wire.Lease("jobs", TOKEN, 41, 1, 2, 30.0, 2.0, 12, RETURNED),
+    "lease": wire.Lease("jobs", TOKEN, 41, 3, 1, 30.0, 2.0, 12, None, PLAIN),
+    "lease, a returned message": wire.Lease("jobs", TOKEN, 41, 1, 2, 30.0, 2.0, 12, None, RETURNED),
     "done": wire.Done(True, [(TOKEN, 0, 2), (TOKEN, 2, 1)]),
     "answer": wire.Answer([(TOKEN, 0, 2, wire.Verdict.OK), (TOKEN, 2, 1, wire.Verdict.STALE)]),
     "back": wire.Back(TOKEN, 1, 1, wire.BackKind.NACK, -1.0, "boom"),
@@ -37,6 +37,15 @@ COMMANDS: dict[str, wire.Command] = {
     "ask": wire.Ask(4, 3, "declare", {"queue": "jobs", "policy": {"max_attempts": 3}}),
     "told": wire.Told(4, {"error": 10, "text": "no such verb"}),
     "bye": wire.Bye(),
+    "call": wire.Call("price", 7, 3, 1.5, 4, 0, "", 0, 2, PLAIN),
+    "call, a keyed one": wire.Call("price", 10, 1, 1.5, 4, 3, "order-42", 0, 2, Parcel.of([b"one"], {"headers": [{"trace": "a1"}]})),
+    "call, a stream": wire.Call("tail", 11, 1, 60.0, 1, 0, "", 16, 2, Parcel.of([b"one"])),
+    "lease, of calls": wire.Lease("\0price", TOKEN, 7, 3, 1, 30.0, 2.0, 12, wire.Terms(1.5, "", 0), PLAIN),
+    "reply, of a worker": wire.Reply(0, [(TOKEN, 0, 2, wire.Status.OK), (TOKEN, 2, 1, wire.Status.ERROR)], 3, PLAIN),
+    "reply, to the caller": wire.Reply(3, [(7, 0, 2, wire.Status.OK), (9, 0, 1, wire.Status.ERROR)], 3, PLAIN),
+    "cancel": wire.Cancel(8, 0, 2),
+    "part": wire.Part(TOKEN, 0, 5, 3, PLAIN),
+    "more": wire.More(11, 0, 32, 16),
 }
 
 RECORDS: dict[str, records.Record] = {
@@ -69,7 +78,9 @@ durations = st.floats(0, 1e10) | st.integers(0, 10**10)
 singles = st.floats(0, 1e9, width=32)
 ids = st.binary(min_size=16, max_size=16)
 texts = st.text(st.characters(codec="utf-8"), max_size=50)
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=63)
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=63).filter(lambda name: name[0] != wire.SERVICE_MARK)
+keys = st.just("") | names
+offsets = st.integers(0, 4095)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary(max_size=30)
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=10)
 maps = st.dictionaries(texts, values, max_size=4)
@@ -95,7 +106,26 @@ def puts(draw: st.DrawFn) -> wire.Put:
 def leases(draw: st.DrawFn) -> wire.Lease:
     parcel = draw(parcels(("headers", "error", "saved")))
     numbers = draw(u64), draw(sequences), parcel.count, draw(u32), draw(durations), draw(durations), draw(u32)
-    return wire.Lease(draw(names), *numbers, parcel)
+    terms = draw(st.none() | st.builds(wire.Terms, durations, keys, u32))
+    return wire.Lease(draw(names | names.map("\0{}".format)), *numbers, terms, parcel)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> wire.Call:
+    parcel = draw(parcels())
+    numbers = draw(durations), draw(st.integers(1, wire.ATTEMPTS_MAX)), draw(epochs), draw(keys), draw(u32), draw(u64)
+    return wire.Call(draw(names), draw(sequences), parcel.count, *numbers, parcel)
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> wire.Reply:
+    parcel = draw(parcels())
+    ranges, left = [], parcel.count
+    while left:
+        count = draw(st.integers(1, left))
+        ranges.append((draw(u64), draw(offsets), count, draw(st.sampled_from(wire.Status))))
+        left -= count
+    return wire.Reply(draw(u64), ranges, parcel.count, parcel)
 
 
 @st.composite
@@ -112,7 +142,7 @@ commands: st.SearchStrategy[wire.Command] = st.one_of(
     st.just(wire.NoSession()), puts(),
     st.builds(wire.Confirm, names, sequences, sequences, sequences, st.text(max_size=20)),
     st.builds(wire.Refused, u32, st.just("") | names, u64, u64, u32, durations, texts),
-    st.builds(wire.Ready, u32, u64, _windows, _held),
+    st.builds(wire.Ready, u32, u64, _windows, u64, _held),
     st.builds(wire.Echo, u32, st.booleans(), st.lists(u64, max_size=20)), leases(),
     st.builds(wire.Done, st.booleans(), st.lists(st.tuples(u64, u32, u32), max_size=20)),
     st.builds(wire.Answer, st.lists(st.tuples(u64, u32, u32, st.integers(0, 2)), max_size=20)),
@@ -120,6 +150,9 @@ commands: st.SearchStrategy[wire.Command] = st.one_of(
     st.builds(wire.Save, u64, u32, st.binary(max_size=100)), asks(),
     st.builds(wire.Told, sequences, values),
     st.just(wire.Bye()),
+    calls(), replies(),
+    st.builds(wire.Cancel, u64, offsets, counts), st.builds(wire.More, u64, offsets, u32, u32),
+    parcels().flatmap(lambda p: st.builds(wire.Part, u64, offsets, sequences, st.just(p.count), st.just(p))),
 )  # fmt: skip
 
 _ranges = st.lists(st.tuples(u64, st.integers(1, 2**32)), max_size=5)

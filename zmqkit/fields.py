@@ -29,6 +29,15 @@ def name(bytes_max: int) -> Check:
     return lambda value: type(value) is str and 1 <= len(value.encode()) <= bytes_max
 
 
+def unmarked(bytes_max: int) -> Check:
+    """A name that does not begin with the mark of services."""
+    return lambda value: type(value) is str and 1 <= len(value.encode()) <= bytes_max and value[0] != "\0"
+
+
+def text_up_to(bytes_max: int) -> Check:
+    return lambda value: type(value) is str and len(value.encode()) <= bytes_max
+
+
 def blob(*lengths: int) -> Check:
     return lambda value: type(value) is bytes and len(value) in lengths
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from logging import getLogger
 from typing import Any
 
-from zmqkit import records, wire
+from zmqkit import framing, records, wire
 from zmqkit.errors import JournalFailed
 from zmqkit.journal.log import Item, Log
 from zmqkit.machines.node import NodeMachine
@@ -137,7 +137,7 @@ class Host:
             command = command._replace(parcel=self._parcel(command.parcel))
         elif isinstance(command, wire.Told) and "parcels" in command.result:
             command = command._replace(result=self._told(command.result))
-        reason = self._deliver(send.peer, wire.encode(command))
+        reason = self._deliver(send.peer, framing.encode(command))
         if reason is not None:
             self.machine.unsent(send, now)
 
@@ -185,7 +185,7 @@ class Host:
 
 
 def _told_bytes(parcel: Parcel, rows: list[Any]) -> int:
-    return sum(map(len, parcel.frames())) + wire.packed_bytes(rows[: parcel.count])
+    return sum(map(len, parcel.frames())) + framing.packed_bytes(rows[: parcel.count])
 
 
 def _report(event: Ended | Dropped) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from zmqkit import wire
+from zmqkit import framing
 from zmqkit.errors import Closed
 from zmqkit.host import Host
 from zmqkit.journal.log import Log
@@ -262,7 +262,7 @@ class Reactor:
         if output.connect is not None:
             self._connect(port, moment)
         for command in output.sends:
-            if not self._send(port, wire.encode(command), moment):
+            if not self._send(port, framing.encode(command), moment):
                 application.machine.lost(moment, "the node does not read")
                 break
         if output.close:

@@ -1,25 +1,14 @@
-"""ZMK1, the link protocol: commands as values, frames as bytes, and nothing else.
+"""ZMK1, the link protocol: its commands as values, its codes and its limits. `framing` turns them into bytes and back.
 
-    frame 0    "Z1" · kind u8 · header length u16 LE · header (one msgpack array, <= 8 KiB) · rest
-    rest       a batch of up to 4 KiB (sizes, body), or a list of fixed-size entries (READY, DONE, ANSWER)
-    frames 1…  a larger batch, or one with columns: sizes · body · columns
-
-`encode` and `decode` are inverse. Header fields a reader does not know stand at the end and are ignored, so a field can
-be added without a new version. What does not decode raises `Malformed`: the peer's fault, never ours.
 docs/wire.md is the specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import IntEnum
-from struct import Struct, error as StructError
 from typing import Any, NamedTuple
 
-import msgpack
-
-from zmqkit.fields import SECONDS_MAX, Check, anything, blob, blob_up_to, flag, integer, list_of, map_of_anything, name, seconds, text
-from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Buffer, Parcel, unpack_checked
+from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
 
 VERSION = 1
 MAGIC = b"Z1"
@@ -32,6 +21,8 @@ BLOB_BYTES_MAX = 64 * 1024
 ARGUMENTS_BYTES_MAX = 64 * 1024  # of an ASK: room for 4,096 numbers and every policy there is
 FRAME_BYTES_MAX = PARCEL_BYTES_MAX + 64 * 1024  # both sides' sockets refuse larger ones, so no encoder may make one
 VERSIONS_MAX = 16
+REPLY_RANGES_MAX = 256  # their list is part of a header
+ATTEMPTS_MAX = 1000
 
 
 class Kind(IntEnum):
@@ -51,7 +42,13 @@ class Kind(IntEnum):
     ASK = 14
     TOLD = 15
     BYE = 16
-    # Reserved for transactions (17, 18), calls (19 to 22) and topics (23 to 30).
+    # Reserved for transactions (17, 18).
+    CALL = 19
+    CANCEL = 20
+    PART = 21
+    REPLY = 22
+    # Reserved for topics (23 to 30).
+    MORE = 31
 
 
 class Code(IntEnum):
@@ -87,8 +84,15 @@ class BackKind(IntEnum):
     UNSTARTED = 4  # nobody began: counts nothing
 
 
-class Malformed(Exception):
-    """These frames are no ZMK1 command."""
+class Status(IntEnum):
+    """What became of one call. The body of the first three is the worker's, of the others a text."""
+
+    OK = 0  # the service's value
+    ERROR = 1  # the handler raised: [kind, message, traceback]
+    END = 2  # the end of a stream: how many parts there were
+    NO_WORKER = 3  # not dispatched, and nobody serves that name
+    UNDISPATCHED = 4  # not dispatched in time
+    MAYBE_EXECUTED = 5  # dispatched, and nobody knows more
 
 
 class Hello(NamedTuple):
@@ -153,7 +157,8 @@ class Held(NamedTuple):
 class Ready(NamedTuple):
     beat: int
     seen: int  # highest token received on any link
-    windows: list[Window]
+    windows: list[Window]  # into queues, and into services by their marked name
+    replied: int  # every REPLY up to this serial has come
     held: list[Held]
 
 
@@ -172,8 +177,16 @@ class Slice(NamedTuple):
     columns: dict[str, list[Any]] | None = None  # what the queue adds: error, saved
 
 
+class Terms(NamedTuple):
+    """What a lease of calls says beside that of messages."""
+
+    seconds: float  # left until the calls' deadline: none is started after it
+    key: str  # to store with the effect; "" if there is none
+    parts: int  # of a stream: how many may be sent for a start; 0: one answer is wanted
+
+
 class Lease(NamedTuple):
-    queue: str
+    queue: str  # or the marked name of a service
     token: int
     qseq: int
     count: int  # type: ignore[assignment]
@@ -181,6 +194,7 @@ class Lease(NamedTuple):
     lease: float
     grace: float
     beat: int  # the newest beat of that client the node had seen: when the lease began, in the client's own time
+    terms: Terms | None  # of calls
     parcel: Parcel | Slice
 
 
@@ -220,181 +234,63 @@ class Told(NamedTuple):
     result: Any
 
 
+class Call(NamedTuple):
+    """Calls of one service under one deadline: numbers first, first + 1, …"""
+
+    service: str
+    first: int  # of the caller's numbers, over all services
+    count: int  # type: ignore[assignment]
+    seconds: float  # left until the deadline
+    attempts: int  # at most so many workers one after the other; 1: the end, if nobody serves the name now
+    epoch: int  # of the node, when these calls were sent first
+    key: str  # idempotency key of a single call, or ""
+    parts: int  # of a stream: how many may come for a start; 0: one answer is wanted
+    replied: int  # every REPLY up to this serial has come
+    parcel: Parcel
+
+
+class Cancel(NamedTuple):
+    """Nobody waits for these calls any more."""
+
+    number: int  # the caller's of the first; to a worker: the token of the lease
+    offset: int  # 0; to a worker: of the first in the lease
+    count: int  # type: ignore[assignment]
+
+
+class More(NamedTuple):
+    """Flow control of a stream: so many parts may be sent in all, and the first `got` have arrived for good."""
+
+    number: int  # as in CANCEL
+    offset: int
+    parts: int
+    got: int
+
+
+class Part(NamedTuple):
+    """Parts of one streamed answer, numbered from 1."""
+
+    number: int  # as in CANCEL
+    offset: int
+    first: int
+    count: int  # type: ignore[assignment]
+    parcel: Parcel
+
+
+class Reply(NamedTuple):
+    """The ends of calls; their bodies in the order of the ranges."""
+
+    serial: int  # 1, 2, 3… of the node's REPLYs to this caller, in this epoch; 0 from a worker
+    ranges: list[tuple[int, int, int, int]]  # number or token, offset, count, status
+    count: int  # type: ignore[assignment]  # of all ranges
+    parcel: Parcel
+
+
 class Bye(NamedTuple):
     """The last word on a link."""
 
 
 Command = (
     Hello | Welcome | NoSession | Put | Confirm | Refused | Ready | Echo | Lease | Done | Answer | Back | Save | Ask | Told | Bye
+    | Call | Cancel | More | Part | Reply
 )
-
-_NAME = name(NAME_BYTES_MAX)
-_U32 = integer(0, 2**32 - 1)
-_U64 = integer(0, 2**64 - 1)
-_SEQ = integer(1, 2**63)
-_COUNT = integer(1, PARCEL_MESSAGES_MAX)
-_EPOCH = integer(0, 2**24 - 1)
-_DURATION = seconds()
-
-
-def _window(value: Any) -> bool:
-    return type(value) is list and len(value) >= 3 and _NAME(value[0]) and _U32(value[1]) and _DURATION(value[2])
-
-
-def _limits(value: Any) -> bool:
-    """Limits that a client counts with are numbers; those it does not know may be anything."""
-    known = ("message_bytes", "window_batches", "window_bytes", "tokens")
-    return type(value) is dict and all(_U32(value[name]) and value[name] for name in known if name in value)
-
-
-# What the header of each kind must hold, in order.
-_HEADERS: dict[Kind, tuple[Check, ...]] = {
-    Kind.HELLO: (list_of(_U32, VERSIONS_MAX), blob(16), _U32, blob(0, 16), _EPOCH),
-    Kind.WELCOME: (_U32, blob(16), _EPOCH, _DURATION, _DURATION, _limits),
-    Kind.NOSESSION: (),
-    Kind.PUT: (_NAME, _SEQ, _COUNT, _SEQ),
-    Kind.CONFIRM: (_NAME, _SEQ, _SEQ, _SEQ, text(20)),
-    Kind.REFUSED: (_U32, text(NAME_BYTES_MAX), _U64, _U64, _U32, _DURATION, text(TEXT_CHARS_MAX)),
-    Kind.READY: (_U32, _U64, list_of(_window, HEADER_BYTES_MAX)),
-    Kind.ECHO: (_U32, flag, list_of(_U64, ENTRIES_MAX)),
-    Kind.LEASE: (_NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32),
-    Kind.DONE: (flag,),
-    Kind.ANSWER: (),
-    Kind.BACK: (_U64, _U32, _COUNT, integer(0, 4), seconds(-1.0), text(TEXT_CHARS_MAX)),
-    Kind.SAVE: (_U64, _U32, blob_up_to(BLOB_BYTES_MAX)),
-    Kind.ASK: (_SEQ, _SEQ, text(40), map_of_anything),
-    Kind.TOLD: (_SEQ, anything),
-    Kind.BYE: (),
-}
-_KINDS: dict[type, Kind] = {
-    Hello: Kind.HELLO, Welcome: Kind.WELCOME, NoSession: Kind.NOSESSION, Put: Kind.PUT, Confirm: Kind.CONFIRM,
-    Refused: Kind.REFUSED, Ready: Kind.READY, Echo: Kind.ECHO, Lease: Kind.LEASE, Done: Kind.DONE, Answer: Kind.ANSWER,
-    Back: Kind.BACK, Save: Kind.SAVE, Ask: Kind.ASK, Told: Kind.TOLD, Bye: Kind.BYE,
-}  # fmt: skip
-_TYPES: dict[int, type] = {int(kind): command for command, kind in _KINDS.items()}
-_ENTRIES = {Kind.READY: Struct("<QIf"), Kind.DONE: Struct("<QII"), Kind.ANSWER: Struct("<QIIB")}
-_BATCHES = frozenset((Kind.PUT, Kind.LEASE))
-# Their last field may be larger than a header: it stands in a frame of its own, of at most so many bytes.
-_LARGE = {Kind.ASK: ARGUMENTS_BYTES_MAX, Kind.TOLD: FRAME_BYTES_MAX, Kind.SAVE: BLOB_BYTES_MAX + 5}
-_HEAD = Struct("<2sBH")
-
-# A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
-_pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
-
-
-def encode(command: Command) -> list[Buffer]:
-    """The frames of one command. A `Slice` must have become a Parcel before. Raises ValueError for what is over a limit."""
-    kind, fields = _KINDS[type(command)], list[Any](command)
-    if kind in _BATCHES:
-        return _encode_batch(kind, fields[:-1], fields[-1])
-    if kind in _LARGE:
-        last = _pack(fields[-1])
-        if len(last) > _LARGE[kind]:
-            raise ValueError(f"{kind.name} of {len(last):,} bytes, the limit is {_LARGE[kind]:,}")
-        return [_frame(kind, fields[:-1]), last]
-    entry = _ENTRIES.get(kind)
-    if entry is None:
-        return [_frame(kind, fields)]
-    return [b"".join([_frame(kind, fields[:-1]), *[entry.pack(*values) for values in fields[-1]]])]
-
-
-def packed_bytes(value: Any) -> int:
-    """How much this value takes inside a frame."""
-    return len(_pack(value))
-
-
-def _frame(kind: Kind, fields: list[Any]) -> bytes:
-    header = _pack(fields)
-    if len(header) > HEADER_BYTES_MAX:
-        raise ValueError(f"a header of {len(header)} bytes in {kind.name}")
-    return _HEAD.pack(MAGIC, kind, len(header)) + header  # type: ignore[no-any-return]
-
-
-def _encode_batch(kind: Kind, fields: list[Any], parcel: Parcel) -> list[Buffer]:
-    frame = _frame(kind, fields)
-    if parcel.columns is None and len(parcel.sizes) + len(parcel.body) <= INLINE_BYTES_MAX:
-        return [b"".join((frame, parcel.sizes, parcel.body))]
-    return [frame, *parcel.frames()]
-
-
-def decode(frames: Sequence[Buffer]) -> Command:
-    """The command in these frames, every field checked. Raises Malformed."""
-    try:
-        return _decode(frames)
-    except Malformed:
-        raise
-    except (ValueError, TypeError, IndexError, OverflowError, RecursionError, StructError, msgpack.exceptions.UnpackException) as error:
-        raise Malformed(f"{type(error).__name__}: {error}"[:200]) from None
-
-
-def _decode(frames: Sequence[Buffer]) -> Command:
-    frame = memoryview(frames[0])
-    magic, number, length = _HEAD.unpack_from(frame)
-    command = _TYPES.get(number)
-    if magic != MAGIC or command is None:
-        raise Malformed(f"not a ZMK1 frame: {bytes(frame[:8])!r}")
-    kind, rest = Kind(number), frame[_HEAD.size + length :]
-    if length > HEADER_BYTES_MAX or len(frame) < _HEAD.size + length:
-        raise Malformed(f"{kind.name} with a header of {length} bytes")
-    fields = unpack_checked(frame[_HEAD.size : _HEAD.size + length])
-    if type(fields) is not list:
-        raise Malformed(f"{kind.name} with a header that is no array")
-    if kind in _LARGE:
-        fields[len(_HEADERS[kind]) - 1 :] = [_last_field(kind, frames)]
-    _check(kind, fields)
-    if kind in _BATCHES:
-        fields.append(_batch(kind, fields, rest, frames))
-    elif kind in _ENTRIES:
-        fields.append(_entries(kind, rest))
-        if kind is Kind.READY:
-            fields[2] = [Window(*window[:3]) for window in fields[2]]
-            fields[3] = [Held(*held) for held in fields[3]]
-    elif len(rest):
-        raise Malformed(f"{kind.name} with {len(rest)} bytes behind its header")
-    if len(frames) != 1 and kind not in _LARGE and kind not in _BATCHES:
-        raise Malformed(f"{kind.name} in {len(frames)} frames")
-    return command(*fields)  # type: ignore[no-any-return]
-
-
-def _check(kind: Kind, fields: list[Any]) -> None:
-    """Every field that this version knows is there and right; those behind them are of a later one, and go."""
-    checks = _HEADERS[kind]
-    if len(fields) < len(checks):
-        raise Malformed(f"{kind.name} with fields missing")
-    del fields[len(checks) :]
-    for index, (check, value) in enumerate(zip(checks, fields, strict=True)):
-        if not check(value):
-            raise Malformed(f"{kind.name} with a wrong field {index}: a {type(value).__name__}")
-    if kind is Kind.PUT and fields[3] > fields[1]:
-        raise Malformed("PUT of numbers below its own base")
-    if kind is Kind.ASK and fields[1] > fields[0]:
-        raise Malformed("ASK of a number below its own base")
-
-
-def _last_field(kind: Kind, frames: Sequence[Buffer]) -> Any:
-    if len(frames) != 2:
-        raise Malformed(f"{kind.name} in {len(frames)} frames")
-    if len(frames[1]) > _LARGE[kind]:
-        raise Malformed(f"{kind.name} of {len(frames[1])} bytes")
-    return unpack_checked(frames[1])
-
-
-def _batch(kind: Kind, fields: list[Any], rest: memoryview, frames: Sequence[Buffer]) -> Parcel:
-    count = fields[3 if kind is Kind.LEASE else 2]
-    if len(frames) > 1 and len(rest):
-        raise Malformed(f"{kind.name} with a batch both inside and behind its first frame")
-    parcel = Parcel.from_joined(count, rest) if len(frames) == 1 else Parcel.from_frames(count, frames[1:])
-    parcel.check(offered=kind is Kind.PUT)
-    return parcel
-
-
-def _entries(kind: Kind, rest: memoryview) -> list[Any]:
-    entry = _ENTRIES[kind]
-    if len(rest) > ENTRIES_MAX * entry.size:
-        raise Malformed(f"{kind.name} with more than {ENTRIES_MAX} entries")
-    entries = list(entry.iter_unpack(rest))
-    if kind is Kind.READY and not all(0.0 <= seconds <= SECONDS_MAX for _, _, seconds in entries):
-        raise Malformed("READY that asks for a lease of no length there is")
-    if kind is Kind.ANSWER and any(verdict > max(Verdict) for _, _, _, verdict in entries):
-        raise Malformed("ANSWER with an unknown verdict")
-    return entries
+SERVICE_MARK = "\0"  # begins the name of a service where names of queues stand too; no queue's name begins so

@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from zmqkit import wire
+from zmqkit import framing, wire
 from zmqkit.cli.bench_load import CHUNK_MESSAGES, CLOCK, Tally, bodies, documents, percentiles
 from zmqkit.codec import packer, unpack_all
 from zmqkit.parcel import Buffer, Parcel
@@ -25,11 +25,11 @@ Result = dict[str, Any]
 
 def encode(messages: Sequence[Any], first: int) -> list[Buffer]:
     pack = packer()
-    return wire.encode(wire.Put("bench", first, len(messages), 1, Parcel.of([pack(message) for message in messages])))
+    return framing.encode(wire.Put("bench", first, len(messages), 1, Parcel.of([pack(message) for message in messages])))
 
 
 def decode(frames: list[bytes]) -> list[Any]:
-    put = wire.decode(frames)
+    put = framing.decode(frames)
     assert isinstance(put, wire.Put)
     return unpack_all(put.count, put.parcel.body)
 
@@ -70,9 +70,9 @@ def echo(endpoint: str, messages: int, size: int) -> Result:
         print("ready", socket.bind("tcp://127.0.0.1:0").addr, flush=True)
         for _ in range(messages):
             peer, *frames = socket.recv_multipart()
-            put = wire.decode(frames)
+            put = framing.decode(frames)
             assert isinstance(put, wire.Put)
-            socket.send_multipart([peer, *wire.encode(wire.Confirm("bench", put.first, put.count, put.first, "memory"))])
+            socket.send_multipart([peer, *framing.encode(wire.Confirm("bench", put.first, put.count, put.first, "memory"))])
     return {}
 
 
@@ -83,7 +83,7 @@ def round_trips(endpoint: str, messages: int, size: int) -> Result:
         for number, body in enumerate(bodies(messages, size), 1):
             begin = CLOCK()
             socket.send_multipart(encode([body], number))
-            wire.decode(socket.recv_multipart())
+            framing.decode(socket.recv_multipart())
             times.append(CLOCK() - begin)
     return percentiles(times)
 

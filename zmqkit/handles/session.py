@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from zmqkit import wire
+from zmqkit import framing, wire
 from zmqkit.codec import shown
 from zmqkit.errors import Closed, Error, Timeout, Unencodable, Unreachable
 from zmqkit.handles.outcome import Ticket, error_of
@@ -327,8 +327,8 @@ _HANDLES: dict[type, Callable[[Session, Any], None]] = {
 def _check_ask(verb: str, arguments: dict[str, Any]) -> None:
     """What the node would call malformed, it would on every link. Raises Unencodable."""
     try:
-        wire.decode([bytes(frame) for frame in wire.encode(wire.Ask(1, 1, verb, arguments))])
-    except (wire.Malformed, ValueError, TypeError, OverflowError) as error:
+        framing.decode([bytes(frame) for frame in framing.encode(wire.Ask(1, 1, verb, arguments))])
+    except (framing.Malformed, ValueError, TypeError, OverflowError) as error:
         raise Unencodable(f"{verb}: cannot send {shown(arguments)}: {error}") from None
 
 

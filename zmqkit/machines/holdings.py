@@ -226,6 +226,6 @@ class Holdings:
 
 def _ghost(token: int) -> HeldLease:
     """A lease that is over for us, listed only until the node has heard so."""
-    lease = HeldLease(Lease("", token, 1, 1, 1, 0.0, 0.0, 0, None), -inf)  # type: ignore[arg-type]
+    lease = HeldLease(Lease("", token, 1, 1, 1, 0.0, 0.0, 0, None, None), -inf)  # type: ignore[arg-type]
     lease.open = 0
     return lease

@@ -116,7 +116,7 @@ class Leasing:
         attempt = queue.failed.get(qseq, 0) + 1 if queue.failed else 1
         self._core.send(
             client.peer,
-            LeaseCommand(queue.name, lease.token, qseq, lease.count, attempt, lease.seconds, queue.policy.grace, client.beat, body),
+            LeaseCommand(queue.name, lease.token, qseq, lease.count, attempt, lease.seconds, queue.policy.grace, client.beat, None, body),
         )
 
     def _let_one_run_dry(self, queue: Queue) -> None:

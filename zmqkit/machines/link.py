@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 from typing import Any
 
-from zmqkit import wire
+from zmqkit import framing, wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.asks import Asks
 from zmqkit.machines.beats import Beats
@@ -77,8 +77,8 @@ class ClientMachine:
     def receive(self, frames: Sequence[Buffer], now: float) -> None:
         """Frames came in on the newest link."""
         try:
-            command = wire.decode(frames)
-        except wire.Malformed as error:
+            command = framing.decode(frames)
+        except framing.Malformed as error:
             self._out.events.append(Dropped("malformed", self.node, str(error)))
         else:
             self.hear(command, now)
@@ -306,7 +306,7 @@ class ClientMachine:
             state.stated = state.window
         held = self.holdings.listed()
         self.beats.send(self._now, self._heard, [entry.token for entry in held], behind)
-        self._say(wire.Ready(self.beats.number, self.holdings.seen, windows, held))
+        self._say(wire.Ready(self.beats.number, self.holdings.seen, windows, 0, held))
         self._greets = False
 
     # -- hearing ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 
-from zmqkit import records, wire
+from zmqkit import framing, records, wire
 from zmqkit.machines import checkpoint
 from zmqkit.machines.admin import Admin
 from zmqkit.machines.core import BEAT, CLIENTS_MAX, LEASES_MAX, PATIENCE, Core, Identity
@@ -58,8 +58,8 @@ class NodeMachine:
         core = self.core
         core.hear(now)
         try:
-            command = wire.decode(frames)
-        except wire.Malformed as error:
+            command = framing.decode(frames)
+        except framing.Malformed as error:
             self._reject(peer, "malformed", str(error))
             return
         client = self._peers.get(peer)

@@ -7,7 +7,7 @@ from functools import partial
 from math import inf
 from typing import Any, Protocol
 
-from zmqkit import wire
+from zmqkit import framing
 from zmqkit.machines import events as ev
 from zmqkit.machines.link import ClientMachine
 from zmqkit.simulator.checks import Oracle
@@ -146,7 +146,7 @@ class ClientProcess:
         for command in output.sends:
             self.scheduler.note(f"{self.name} -> node {brief(command)}")
             if self.link is not None:
-                self.net.send_up(self.link, wire.encode(command))
+                self.net.send_up(self.link, framing.encode(command))
         if output.close and self.link is not None:
             self.net.close(self.link, linger=True)
             self.link = None

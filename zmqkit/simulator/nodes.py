@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from zmqkit import wire
+from zmqkit import framing, wire
 from zmqkit.errors import JournalFailed
 from zmqkit.host import Host
 from zmqkit.machines.node import NodeMachine
@@ -152,7 +152,7 @@ class NodeProcess:
         link = self.net.links.get(peer)
         reason = self.net.send_down(peer, frames)
         if link is not None and reason is None:
-            command = wire.decode(frames)
+            command = framing.decode(frames)
             self.oracle.said(link.dialer.client, command, self.log.durable)
             self.scheduler.note(f"node -> {link.dialer.name} {brief(command)}")
         return reason
