@@ -1,0 +1,108 @@
+"""Rounds of the bench: the same thing measured several times, what it is compared with in between, and the median of each figure.
+
+One round of raw calls is three processes that come and go, so that nothing of one round weighs on the next.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import click
+
+from zmqkit.cli.processes import first_line, python, stop
+
+Result = dict[str, Any]
+FIGURES = ("per_s", "p50_us", "p99_us")
+
+
+class Roles:
+    """Processes of one round; all are gone when it is over."""
+
+    def __init__(self, module: str, calls: int, size: int) -> None:
+        self._module, self._numbers = module, (str(calls), str(size))
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def start(self, role: str, endpoint: str = "-") -> subprocess.Popen[str]:
+        process = python(f"zmqkit.cli.{self._module}", role, endpoint, *self._numbers)
+        self._processes.append(process)
+        return process
+
+    def ready(self, role: str, endpoint: str = "-") -> list[str]:
+        """Start a role and wait until it is ready; the endpoints it says. Raises ClickException."""
+        process = self.start(role, endpoint)
+        assert process.stdout
+        words = first_line(process, process.stdout).split()
+        if words[:1] != ["ready"]:
+            raise click.ClickException(f"the {role} process did not start")
+        return words[1:]
+
+    def result(self, role: str, endpoint: str = "-") -> Result:
+        """Start a role and wait for what it has to tell at its end. Raises ClickException."""
+        process = self.start(role, endpoint)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise click.ClickException(f"the {role} process failed; its traceback is above")
+        told: Result = json.loads(output.splitlines()[-1])
+        return told
+
+    def stop(self) -> None:
+        while self._processes:
+            stop(self._processes.pop())
+
+
+@contextmanager
+def roles(module: str, calls: int, size: int) -> Iterator[Roles]:
+    running = Roles(module, calls, size)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def raw_ppp(calls: int, size: int) -> Result:
+    """One round, lockstep: REQ – ROUTER queue ROUTER – DEALER worker, in plain pyzmq."""
+    return _through("queue", "request", calls, size)
+
+
+def raw_concurrent(calls: int, size: int) -> Result:
+    """One round with 200 calls under way: DEALER – ROUTER queue ROUTER – DEALER worker, in plain pyzmq."""
+    return _through("forward", "requests", calls, size)
+
+
+def raw_echo(calls: int, size: int) -> Result:
+    """One round, lockstep: REQ – ROUTER that answers by itself, in plain pyzmq."""
+    with roles("bench_raw_call", calls, size) as running:
+        (endpoint,) = running.ready("echo")
+        return rated(running.result("request", endpoint), calls)
+
+
+def _through(middle: str, client: str, calls: int, size: int) -> Result:
+    with roles("bench_raw_call", calls, size) as running:
+        frontend, backend = running.ready(middle)
+        running.ready("worker", backend)
+        return rated(running.result(client, frontend), calls)
+
+
+def rated(result: Result, calls: int) -> Result:
+    """The result of a client, with its calls a second."""
+    return {**result, "per_s": round(calls / (result["last_ns"] - result["first_ns"]) * 1e9)}
+
+
+def medians(measures: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, Result]:
+    """Measure each in turn, `rounds` times over, so that a mood of the machine meets them all. Figures are medians, losses add up."""
+    told: dict[str, list[Result]] = {name: [] for name in measures}
+    for _ in range(rounds):
+        for name, measure in measures.items():
+            told[name].append(measure())
+    return {name: _median(results) for name, results in told.items()}
+
+
+def _median(results: list[Result]) -> Result:
+    figures = {key: round(median(result[key] for result in results), 1) for key in FIGURES if results[0].get(key) is not None}
+    losses = {key: sum(result.get(key, 0) for result in results) for key in ("lost", "duplicated")}
+    return {**results[-1], **figures, **losses, "rounds": len(results)}
