@@ -139,7 +139,7 @@ def test_an_unlisted_lease_of_an_older_link_goes_back_though_it_was_never_seen()
     producer, _ = bench.connect("p"), bench.connect("c", window=1)
     bench.put(producer, 1)
     new = bench.connect("c", window=1, link=2)
-    assert leased(bench, new) == [(1, 1)] and causes(bench) == ["not-held"]
+    assert leased(bench, new) == [(1, 1)] and causes(bench) == ["not-received"]
 
 
 def test_a_listed_lease_that_is_over_is_revoked_in_the_echo_of_that_very_ready() -> None:

@@ -62,7 +62,7 @@ def test_an_unplanned_new_link_ends_the_older_one_so_its_unlisted_leases_go_back
     assert bench.one_lease(old)
     new = bench.connect("c", window=1, link=2)
     assert bench.one_lease(new).attempt == 1
-    assert [cause for *_, cause in bench.ended] == ["not-held"]
+    assert [cause for *_, cause in bench.ended] == ["not-received"]
 
 
 # -- R-L4, R-L5: what waits for the disk ---------------------------------------------------------------------------------

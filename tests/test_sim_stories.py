@@ -175,7 +175,7 @@ def test_rq2_a_lease_that_died_with_its_link_is_back_at_once_and_no_attempt() ->
     worker.process.link.down.allowed = worker.process.link.down.arrived
     stage.cut(worker)
     stage.run(0.5)
-    assert worker.started == [1] and stage.ends == {"not-held": 1} and stage.told("LEASE")[-1].endswith("attempt 1")
+    assert worker.started == [1] and stage.ends == {"not-received": 1} and stage.told("LEASE")[-1].endswith("attempt 1")
 
 
 def test_rq5_a_killed_node_comes_back_and_the_job_goes_on_under_its_lease() -> None:

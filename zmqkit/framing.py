@@ -240,6 +240,8 @@ def _check(kind: Kind, fields: list[Any]) -> None:
             raise Malformed(f"{kind.name} with a wrong field {index}: a {type(value).__name__}")
     if kind is Kind.PUT and fields[3] > fields[1]:
         raise Malformed("PUT of numbers below its own base")
+    if kind is Kind.CALL and fields[2] != 1 and (fields[6] or fields[7]):
+        raise Malformed("CALL of several with a key or as a stream")
     if kind is Kind.REPLY:
         fields[1] = [tuple(entry) for entry in fields[1]]
         if sum(count for _, _, count, _ in fields[1]) != fields[2]:

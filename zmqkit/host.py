@@ -191,6 +191,7 @@ def _told_bytes(parcel: Parcel, rows: list[Any]) -> int:
 def _report(event: Ended | Dropped) -> None:
     if isinstance(event, Ended):
         last = event.first + event.count - 1
-        log.info("lease ended queue=%s token=%d messages=%d-%d cause=%s", event.queue, event.token, event.first, last, event.cause)
+        name = event.queue.replace(wire.SERVICE_MARK, "service:", 1)
+        log.info("lease ended queue=%s token=%d messages=%d-%d cause=%s", name, event.token, event.first, last, event.cause)
     else:
         log.debug("dropped reason=%s peer=%s detail=%.200r", event.reason, event.peer.hex(), event.detail)

@@ -12,13 +12,15 @@ from zmqkit.machines.output import Dropped, Output, Send
 from zmqkit.machines.parts import Row
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.queue import Queue, Waiting
+from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
-from zmqkit.wire import Command
+from zmqkit.wire import SERVICE_MARK, Command
 
 BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
 PATIENCE = 3.0  # without READY: no new lease
 LEASES_MAX = 512  # open tokens of one client: what one READY can list
 QUEUES_MAX = 10_000
+SERVICES_MAX = 10_000
 STREAMS_MAX = 100_000
 CLIENTS_MAX = 50_000
 PARTED_MAX = 1000  # streams of one client in queues that were deleted
@@ -42,13 +44,15 @@ class Core:
         self.disk_full = False
         self.out = Output()
         self.queues: dict[str, Queue] = {}
-        self.by_number: dict[int, Queue] = {}
+        self.services: dict[str, Service] = {}
+        self.by_number: dict[int, Queue | Service] = {}  # services have numbers below 0
         self.next_number = 1
+        self._services_made = 0
         self.clients: dict[bytes, Client] = {}
         self.streams = 0  # of all clients; the simulator counts them after every turn
         self.leases: dict[int, Lease] = {}
         self.waiting: Waiting = deque()
-        self.hungry: dict[int, Queue] = {}  # queues in which a lease may be granted now
+        self.hungry: dict[int, Queue | Service] = {}  # in which a lease may be granted now
         self.delaying: dict[int, Queue] = {}  # queues with messages that wait for their time
         self.logged_token = 0  # highest token the recovered log knows
         self.forgotten_token = 0  # tokens up to here may belong to clients that were forgotten
@@ -93,6 +97,24 @@ class Core:
             self.record(records.Queue(self.next_number, name, policy.to_wire(), False, False))
             queue = self.add_queue(self.next_number, name, policy)
         return queue
+
+    def service(self, title: str) -> Service | None:
+        """The service of that name. None: there are too many."""
+        service = self.services.get(title)
+        if service is None and len(self.services) < SERVICES_MAX:
+            self._services_made += 1
+            service = self.services[title] = Service(-self._services_made, SERVICE_MARK + title)
+            self.by_number[service.number] = service
+        return service
+
+    def queue_of(self, lease: Lease) -> Queue:
+        queue = self.by_number[lease.queue]
+        assert isinstance(queue, Queue), "a lease of messages, not of calls"
+        return queue
+
+    def source(self, name: str) -> Queue | Service | None:
+        """What a window is into: a queue, or a service by its marked name."""
+        return self.service(name[1:]) if name.startswith(SERVICE_MARK) else self.queue(name)
 
     def add_queue(self, number: int, name: str, policy: QueuePolicy) -> Queue:
         queue = Queue(number, name, policy, self.waiting)

@@ -35,6 +35,7 @@ UNSTARTED = Cause("unstarted")
 STOPPED = Cause("client-stopped")
 UNSENT = Cause("unsent")
 UNLISTED = Cause("not-held")
+UNRECEIVED = Cause("not-received")
 LOST = Cause("link-lost", counts=True, only_single=True, suspect=True, unasked=True)
 EXPIRED = Cause("expired", counts=True, only_single=True, suspect=True, unasked=True)
 ORPHANED = Cause("node-restarted", counts=True, only_single=True, suspect=True, unasked=True)
@@ -53,7 +54,7 @@ class Lease:
         self.queue = queue  # its number
         self.client = client
         self.link = link  # number of the client's link that holds it; 0: none since the node started
-        self.batch = batch
+        self.batch = batch  # of calls: their Job
         self.offset = offset
         self.count = count
         self.open = (1 << count) - 1

@@ -10,14 +10,17 @@ Rule 5: a suspect is leased by itself, to a client that holds nothing else, nor 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
+from typing import Any
 
 from zmqkit import records
 from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core
-from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, Cause, Lease
+from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, UNRECEIVED, Cause, Lease
 from zmqkit.machines.output import Ended
 from zmqkit.machines.parts import Batch, Row
 from zmqkit.machines.queue import Queue
+from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Consumer
 from zmqkit.records import ranges_of
 from zmqkit.wire import Echo, Lease as LeaseCommand, Ready, Slice
@@ -29,6 +32,7 @@ ECHO_EVERY = 0.5 * BEAT
 class Leasing:
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.end_calls: Callable[[Lease, int, Cause, str], None]  # what becomes of calls whose lease has ended; set by Answering
         self.counter = 0  # of the newest token of this epoch
         self._next_scan = inf  # in heard time
         self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
@@ -51,7 +55,7 @@ class Leasing:
             else:
                 self._feed_again(queue)
 
-    def _dispatch(self, queue: Queue) -> None:
+    def _dispatch(self, queue: Queue | Service) -> None:
         suspects = bool(queue.returned) and queue.has_ready_suspects()
         while queue.ready:
             consumers = [consumer for consumer in queue.consumers.values() if self._listens(queue, consumer)]
@@ -68,7 +72,7 @@ class Leasing:
         else:
             self._feed_again(queue)
 
-    def _listens(self, queue: Queue, consumer: Consumer) -> bool:
+    def _listens(self, queue: Queue | Service, consumer: Consumer) -> bool:
         client = consumer.client
         if consumer.room <= 0 or client.alone_token or len(client.leases) >= LEASES_MAX:
             return False
@@ -80,11 +84,12 @@ class Leasing:
         client = consumer.client
         return bool(client.peer) and consumer.window > 0 and self._core.heard - client.last_ready <= PATIENCE
 
-    def _grant(self, queue: Queue, consumer: Consumer, room: int, alone: bool) -> bool:
+    def _grant(self, queue: Queue | Service, consumer: Consumer, room: int, alone: bool) -> bool:
         core, client = self._core, consumer.client
         picked = queue.pick(room, alone)
         if picked is None:
             return False
+        batch: Any
         batch, offset, count = picked
         self.counter += 1
         token = self.newest_token
@@ -100,11 +105,15 @@ class Leasing:
         consumer.open += count
         self._next_scan = min(self._next_scan, lease.deadline, client.next_echo)
         queue.consumers[client.id] = queue.consumers.pop(client.id)  # the next one's turn
-        core.record(records.Lease(queue.number, token, client.id, batch.qseq + offset, count), waited=False)
-        self._send(queue, client, lease)
+        if isinstance(queue, Service):
+            core.send(client.peer, queue.command(lease, client.beat, core.now))
+        else:
+            core.record(records.Lease(queue.number, token, client.id, batch.qseq + offset, count), waited=False)
+            core.send(client.peer, self._command(queue, lease, client.beat))
         return True
 
-    def _send(self, queue: Queue, client: Client, lease: Lease) -> None:
+    @staticmethod
+    def _command(queue: Queue, lease: Lease, beat: int) -> LeaseCommand:
         qseq, batch = lease.qseq, lease.batch
         columns = {}
         for name, marks in (("error", queue.errors), ("saved", queue.saved)):
@@ -114,12 +123,9 @@ class Leasing:
                     columns[name] = [value[-1] if isinstance(value, list) else value for value in values]
         body = Slice(batch.position, lease.offset, lease.count, columns or None)
         attempt = queue.failed.get(qseq, 0) + 1 if queue.failed else 1
-        self._core.send(
-            client.peer,
-            LeaseCommand(queue.name, lease.token, qseq, lease.count, attempt, lease.seconds, queue.policy.grace, client.beat, None, body),
-        )
+        return LeaseCommand(queue.name, lease.token, qseq, lease.count, attempt, lease.seconds, queue.policy.grace, beat, None, body)
 
-    def _let_one_run_dry(self, queue: Queue) -> None:
+    def _let_one_run_dry(self, queue: Queue | Service) -> None:
         """All consumers are busy and suspects wait: one gets nothing more, from any queue, until it holds nothing."""
         chosen = queue.consumers.get(self._drying.get(queue.number, b""))
         if chosen is not None and self._works(chosen):
@@ -132,7 +138,7 @@ class Leasing:
     def _dries_for(self, client: Client) -> list[int]:
         return [number for number, client_id in self._drying.items() if client_id == client.id]
 
-    def _feed_again(self, queue: Queue) -> None:
+    def _feed_again(self, queue: Queue | Service) -> None:
         """Nobody needs to run dry for this queue any more."""
         core, client_id = self._core, self._drying.pop(queue.number, None)
         if client_id in core.clients:
@@ -147,6 +153,20 @@ class Leasing:
         if not mask:
             return
         core, queue = self._core, self._core.by_number[lease.queue]
+        if isinstance(queue, Service):
+            self.end_calls(lease, mask, cause, error)
+        else:
+            self._put_back(queue, lease, mask, cause, error, delay)
+        if cause.unasked:  # until its next READY tells, they run
+            client = core.clients[lease.client]
+            client.stray += mask.bit_count()
+            client.consumers[lease.queue].revoked += mask.bit_count()
+        self.ended(lease, mask)
+        if cause.logged:
+            core.out.events += [Ended(queue.name, lease.token, first, count, cause.name) for first, count in ranges_of(mask, lease.qseq)]
+
+    def _put_back(self, queue: Queue, lease: Lease, mask: int, cause: Cause, error: str, delay: float | None) -> None:
+        core = self._core
         counted = cause.counts and not (cause.only_single and lease.count > 1)
         ranges = ranges_of(mask)
         failed = queue.failed.get(lease.qseq + ranges[0][0], 0) + counted
@@ -163,13 +183,6 @@ class Leasing:
             error = error or (cause.name if counted else "")
             back = records.Back(queue.number, lease.token, ranges, cause.name, counted, suspect, due, error)
             queue.back(lease, back, core.record(back))
-        if cause.unasked:  # until its next READY tells, they run
-            client = core.clients[lease.client]
-            client.stray += mask.bit_count()
-            client.consumers[lease.queue].revoked += mask.bit_count()
-        self.ended(lease, mask)
-        if cause.logged:
-            core.out.events += [Ended(queue.name, lease.token, first, count, cause.name) for first, count in ranges_of(mask, lease.qseq)]
 
     def ended(self, lease: Lease, mask: int) -> None:
         """Bookkeeping of every end, DONE included: the client has room again."""
@@ -219,7 +232,9 @@ class Leasing:
             if lease.token in held or not (lease.token <= command.seen or lease.link != client.link):
                 continue  # named, or still on its way
             if lease.open:
-                self.end(lease, lease.open, UNLISTED)  # kept until the next READY: a DONE may stand behind this one
+                # One that it never received was not begun by anybody, which matters for calls. Kept until the next READY: a DONE may
+                # stand behind this one.
+                self.end(lease, lease.open, UNLISTED if lease.token <= command.seen else UNRECEIVED)
             else:
                 core.forget_lease(lease)  # nobody will name it again
         client.stray = sum(revoked.values())
@@ -238,7 +253,7 @@ class Leasing:
         core = self._core
         wanted = {window.queue: window for window in command.windows if window.messages}
         for name in wanted:
-            queue = core.queue(name)
+            queue = core.source(name)
             if queue is not None and queue.number not in client.consumers:
                 client.consumers[queue.number] = Consumer(client)
         for number, consumer in client.consumers.items():
@@ -297,6 +312,7 @@ class Leasing:
     def adopt(self, record: records.Lease | records.Held) -> Lease:
         """A lease of the recovered log: an orphan until its holder lists it."""
         core, queue = self._core, self._core.by_number[record.queue]
+        assert isinstance(queue, Queue), "calls are never in the log"
         batch = queue.find(record.qseq)
         if batch is None:  # of a checkpoint: all is settled by now, but some was revoked, and its holder does not know yet
             assert isinstance(record, records.Held) and not any(record.open), f"lease {record.token} of a message that is not there"

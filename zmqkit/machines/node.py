@@ -18,6 +18,8 @@ from math import inf
 from zmqkit import framing, records, wire
 from zmqkit.machines import checkpoint
 from zmqkit.machines.admin import Admin
+from zmqkit.machines.answering import Answering
+from zmqkit.machines.calls import Calls
 from zmqkit.machines.core import BEAT, CLIENTS_MAX, LEASES_MAX, PATIENCE, Core, Identity
 from zmqkit.machines.leases import STOPPED, UNSENT
 from zmqkit.machines.leasing import Leasing
@@ -45,6 +47,8 @@ class NodeMachine:
         self._leasing = Leasing(core)
         self._publishing = Publishing(core)
         self._settling = Settling(core, self._leasing)
+        self._calls = Calls(core)
+        self._answering = Answering(core, self._calls, self._leasing, self._settling)
         self._admin = Admin(core, self._publishing, self._leasing)
         self._peers: dict[bytes, Client] = {}
         self._turn: dict[bytes, Client] = {}  # who was heard since the last take
@@ -76,6 +80,17 @@ class NodeMachine:
                 self._settling.done(client, command)
             case wire.Ready():
                 self._leasing.ready(client, command)
+                self._calls.ready(client, command.replied)
+            case wire.Call():
+                self._calls.call(client, command)
+            case wire.Reply():
+                self._answering.reply(client, command)
+            case wire.Cancel():
+                self._calls.cancel(client, command)
+            case wire.More():
+                self._calls.more(client, command)
+            case wire.Part():
+                self._answering.part(client, command)
             case wire.Back():
                 self._settling.back(client, command)
             case wire.Save():
@@ -110,6 +125,7 @@ class NodeMachine:
         for consumer in client.consumers.values():
             consumer.window = 0  # until its READY: it may not want any more what it wanted on the old link
         self._peers[peer] = client
+        self._calls.relinked(client)
         limits = {
             "message_bytes": PARCEL_BYTES_MAX, "window_batches": WINDOW_BATCHES, "window_bytes": WINDOW_BYTES, "tokens": LEASES_MAX,
             "durability": core.identity.durability, "name": core.identity.name,
@@ -139,6 +155,7 @@ class NodeMachine:
     def _bye(self, client: Client) -> None:
         core = self.core
         self._settling.answer(all_peers=True)
+        self._calls.leave(client)
         for lease in list(client.leases.values()):
             self._leasing.end(lease, lease.open, STOPPED)
         self._publishing.flush()
@@ -188,6 +205,7 @@ class NodeMachine:
         core = self.core
         core.hear(now)
         self._leasing.tick({} if drained else self._turn)
+        self._calls.tick()
         for queue in list(core.delaying.values()):
             if queue.wake_delayed(now):
                 core.hungry[queue.number] = queue
@@ -201,7 +219,7 @@ class NodeMachine:
     def deadline(self) -> float:
         """When `tick` is due next."""
         due = min((queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed), default=inf)
-        return min(due, self._leasing.deadline, self._settling.late)
+        return min(due, self._leasing.deadline, self._settling.late, self._calls.deadline)
 
     def stop(self, now: float) -> None:
         """No more puts and leases; clients learn it from an ECHO. What they hold waits in the journal for them."""
@@ -209,6 +227,7 @@ class NodeMachine:
         core.hear(now)
         core.stopping = True
         self._settling.answer(all_peers=True)
+        self._calls.stop()
         for client in self._peers.values():
             self._leasing.owe_echo(client)
 
@@ -229,6 +248,7 @@ class NodeMachine:
         self._settling.answer()
         if core.hungry:
             self._leasing.dispatch()
+        self._calls.flush()
         self._leasing.echo()
         self._turn = {}
         output, core.out = core.out, Output()
@@ -249,6 +269,8 @@ class NodeMachine:
         for queue in core.queues.values():
             yield from checkpoint.snapshot(queue)
         for lease in core.leases.values():
+            if lease.queue < 0:
+                continue  # calls are not remembered
             size = (lease.count + 7) // 8
             masks = [mask.to_bytes(size, "little") for mask in (lease.open, lease.revoked)]
             yield records.Held(lease.queue, lease.token, lease.client, lease.qseq, lease.count, *masks)
@@ -268,7 +290,7 @@ class NodeMachine:
             core.logged_token = max(core.logged_token, record.token)
             return
         queue = core.by_number.get(record.queue)
-        if queue is None:
+        if not isinstance(queue, Queue):
             return  # deleted
         match record:
             case records.Put():
@@ -292,7 +314,8 @@ class NodeMachine:
     def _restore_queue(self, record: records.Queue) -> None:
         core = self.core
         policy = QueuePolicy.from_wire(record.policy)
-        queue = core.by_number.get(record.number) or core.add_queue(record.number, record.name, policy)
+        known = core.by_number.get(record.number)
+        queue = known if isinstance(known, Queue) else core.add_queue(record.number, record.name, policy)
         queue.policy, queue.paused = policy, record.paused
         if record.deleted:
             core.remove_queue(queue)
@@ -356,7 +379,7 @@ class NodeMachine:
         for client in list(core.clients.values()):
             core.forget_streams(client, before=now - STREAM_RETENTION)
             away = core.heard - client.last_ready > after
-            if not away or client.holds_any():
+            if not away or client.holds_any() or self._calls.busy(client, core.heard - client.last_ready):
                 continue
             client.doubt = max([client.doubt, *client.leases])
             for lease in list(client.leases.values()):

@@ -29,35 +29,42 @@ LATE_RANGES = 64  # …unless so many have come together for one peer
 SAVED_BYTES_MAX = 128 * 1024 * 1024  # of saved states on a node: they are kept in memory
 
 
+Verdicts = tuple[int, int, int, int]  # token, offset, count, verdict
+
+
 class Settling:
     def __init__(self, core: Core, leasing: Leasing) -> None:
         self._core = core
         self._leasing = leasing
-        self._answers: dict[bytes, list[tuple[int, int, int, int]]] = {}  # by peer
+        self._answers: dict[bytes, list[Verdicts]] = {}  # by peer
         self._now: dict[bytes, None] = {}  # peers whose answers leave with this turn
         self.late = inf  # when the others do
 
     def done(self, client: Client, command: Done) -> None:
-        answers = self._answers.setdefault(client.peer, [])
-        self.late = min(self.late, self._core.now + LATE_SECONDS)
-        if command.wait or len(answers) + len(command.ranges) >= LATE_RANGES:
-            self._now[client.peer] = None
         for token, offset, count in command.ranges:
-            if len(answers) > ANSWERS_MAX:
+            if len(self._answers.get(client.peer, ())) > ANSWERS_MAX:
                 self._core.drop("too-many-answers", client.peer, f"DONE of {token}")
                 return
-            answers.extend(self._settle(client, command.wait, token, offset, count))
+            self.owe(client, command.wait, self._settle(client, command.wait, token, offset, count))
 
-    def _settle(self, client: Client, wait: bool, token: int, offset: int, count: int) -> list[tuple[int, int, int, int]]:
+    def owe(self, client: Client, wait: bool, verdicts: list[Verdicts]) -> None:
+        """Answer the client so, now (`wait`) or together with others."""
+        answers = self._answers.setdefault(client.peer, [])
+        answers.extend(verdicts)
+        self.late = min(self.late, self._core.now + LATE_SECONDS)
+        if wait or len(answers) >= LATE_RANGES:
+            self._now[client.peer] = None
+
+    def _settle(self, client: Client, wait: bool, token: int, offset: int, count: int) -> list[Verdicts]:
         lease = self._core.leases.get(token)
         if lease is None:
-            return [(token, offset, count, self._verdict_of_unknown(client, token))]
-        if lease.client != client.id or count < 1 or offset + count > lease.count:
+            return [(token, offset, count, self.verdict_of_unknown(client, token))]
+        if lease.queue < 0 or lease.client != client.id or count < 1 or offset + count > lease.count:
             return [(token, offset, count, Verdict.STALE)]
         asked = ((1 << count) - 1) << offset
         mask, revoked = asked & lease.open, asked & lease.revoked
         if mask:
-            queue = self._core.by_number[lease.queue]
+            queue = self._core.queue_of(lease)
             record = records.Done(queue.number, token, ranges_of(mask))
             queue.done(lease, mask, self._core.record(record, waited=wait))
             self._leasing.ended(lease, mask)
@@ -66,7 +73,7 @@ class Settling:
         parts = [(token, first, length, int(Verdict.STALE)) for first, length in ranges_of(revoked)]
         return parts + [(token, first, length, int(Verdict.OK)) for first, length in ranges_of(asked & ~revoked)]
 
-    def _verdict_of_unknown(self, client: Client, token: int) -> Verdict:
+    def verdict_of_unknown(self, client: Client, token: int) -> Verdict:
         """Of a token whose lease is gone: all of it was settled by DONE, or it was revoked and forgotten."""
         core = self._core
         epoch, counter = token >> TOKEN_COUNTER_BITS, token & ((1 << TOKEN_COUNTER_BITS) - 1)
@@ -100,8 +107,8 @@ class Settling:
 
     def save(self, client: Client, command: Save) -> None:
         lease = self._held(client, command.token, command.offset, 1)
-        if lease is not None and lease.open >> command.offset & 1:
-            core, queue, qseq = self._core, self._core.by_number[lease.queue], lease.qseq + command.offset
+        if lease is not None and lease.queue > 0 and lease.open >> command.offset & 1:
+            core, queue, qseq = self._core, self._core.queue_of(lease), lease.qseq + command.offset
             growth = len(command.blob) - len(queue.saved.get(qseq, b""))
             if growth > 0 and sum(other.saved_bytes for other in core.queues.values()) + growth > SAVED_BYTES_MAX:
                 core.drop("too-much-saved", client.peer, f"{queue.name} {qseq}")

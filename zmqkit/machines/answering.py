@@ -1,0 +1,82 @@
+"""Calls at a node, on their workers' side: REPLY and PART, and what a lost lease means for the calls in it.
+
+Rule 1 (R-C3)  Another worker gets a dispatched call only if it has a key, came back unstarted, or never reached its
+               worker. That no start was reported proves nothing.
+Rule 2         A REPLY is a DONE with a value: it counts under a live token only, and is answered.
+"""
+
+from __future__ import annotations
+
+from zmqkit.machines.calls import Calls
+from zmqkit.machines.core import Core
+from zmqkit.machines.leases import UNRECEIVED, UNSENT, UNSTARTED, Cause, Lease
+from zmqkit.machines.leasing import Leasing
+from zmqkit.machines.service import Job
+from zmqkit.machines.session import Client
+from zmqkit.machines.settling import Settling
+from zmqkit.parcel import Parcel
+from zmqkit.records import ranges_of
+from zmqkit.wire import Part, Reply, Status, Verdict
+
+
+class Answering:
+    def __init__(self, core: Core, calls: Calls, leasing: Leasing, settling: Settling) -> None:
+        self._core, self._calls, self._leasing, self._settling = core, calls, leasing, settling
+        leasing.end_calls = self.end
+
+    def reply(self, client: Client, command: Reply) -> None:
+        place = 0
+        for token, offset, count, status in command.ranges:
+            bodies = Parcel(command.count, command.parcel.sizes, command.parcel.body).split(place, count)
+            place += count
+            verdicts = self._reply(client, token, offset, count, status, bodies)
+            self._settling.owe(client, False, verdicts)
+
+    def _reply(self, client: Client, token: int, offset: int, count: int, status: int, bodies: Parcel) -> list[tuple[int, int, int, int]]:
+        lease = client.leases.get(token)
+        if lease is None or lease.queue > 0 or offset + count > lease.count or status > Status.END:
+            return [(token, offset, count, self._settling.verdict_of_unknown(client, token) if lease is None else Verdict.STALE)]
+        asked = ((1 << count) - 1) << offset
+        mask, revoked = asked & lease.open, asked & lease.revoked
+        if mask:
+            job: Job = lease.batch  # type: ignore[assignment]
+            lease.open ^= mask
+            self._leave(job, lease)
+            for first, length in ranges_of(mask):
+                self._calls.answered(job, lease.offset + first, length, status, bodies.split(first - offset, length))
+            self._leasing.ended(lease, mask)
+        parts = [(token, first, length, int(Verdict.STALE)) for first, length in ranges_of(revoked)]
+        return parts + [(token, first, length, int(Verdict.OK)) for first, length in ranges_of(asked & ~revoked)]
+
+    def part(self, client: Client, command: Part) -> None:
+        lease = client.leases.get(command.number)
+        if lease is None or lease.queue > 0 or not lease.open >> command.offset & 1:
+            return
+        job: Job = lease.batch  # type: ignore[assignment]
+        if job.stream is None or job.caller is None:
+            return
+        part = job.stream.take(command.first, command.parcel, job.first + lease.offset + command.offset)
+        if part is None:
+            self._core.drop("wrong-part", client.peer, f"part {command.first} of {command.number}")
+        elif not job.caller.relinked:
+            self._core.send(self._core.clients[job.caller.client].peer, part)
+
+    def end(self, lease: Lease, mask: int, cause: Cause, error: str) -> None:
+        """These calls are the worker's no more, without an answer (rule 1)."""
+        job: Job = lease.batch  # type: ignore[assignment]
+        lease.open &= ~mask
+        lease.revoked |= mask
+        self._leave(job, lease)
+        calls = mask << lease.offset & job.open
+        unstarted = cause in (UNSTARTED, UNSENT, UNRECEIVED)
+        if unstarted:
+            job.tried -= 1
+        if calls and (unstarted or (job.key and job.tried < job.attempts)):
+            self._calls.again(job, calls)
+        elif calls:
+            self._calls.lost(job, calls, f"its worker ended without an answer: {error or cause.name}")
+
+    @staticmethod
+    def _leave(job: Job, lease: Lease) -> None:
+        if not lease.open and lease in job.leases:
+            job.leases.remove(lease)

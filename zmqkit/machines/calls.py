@@ -1,0 +1,343 @@
+"""Calls at a node, on their caller's side: from CALL to the one outcome each of them has.
+
+Rule 1 (R-C1)  A repeated number never dispatches again; if it has an outcome, that is told again.
+Rule 2 (R-C2)  Calls that come again after a restart, without a key, are refused as MAYBE_EXECUTED: nobody knows any more.
+Rule 3 (R-C4)  A key's answer is kept. A running key is joined, an answered one never dispatched.
+Rule 4         A call past its deadline is never handed to a worker. It ends then: as NO_WORKER or UNDISPATCHED if nobody
+               got it, which is definite, else as MAYBE_EXECUTED.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from zmqkit.machines.callers import Caller, Kept
+from zmqkit.machines.core import PATIENCE, Core
+from zmqkit.machines.keys import Keys
+from zmqkit.machines.service import Job, Service
+from zmqkit.machines.session import Client
+from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel
+from zmqkit.records import mask_of, ranges_of
+from zmqkit.wire import REPLY_RANGES_MAX, Call, Cancel, Code, Kind, More, Refused, Reply, Status
+
+CALLS_MAX = 16_384  # of one caller, without an outcome
+CALLS_BYTES_MAX = 256 * 1024 * 1024  # of a node: bodies of calls, and answers that may have to be told again
+PARTS_AHEAD_MAX = 256  # of one stream: kept here until its caller has them
+ABSENCE_SECONDS = 1200.0  # a caller gives up by itself when it was cut off for half of that
+RETRY_SECONDS = 0.1  # a refused caller may ask again after that
+SPENT = Parcel(0, b"", b"")
+
+
+class Calls:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._keys = Keys()
+        self._callers: dict[bytes, Caller] = {}
+        self._answered: dict[bytes, Caller] = {}  # in this turn
+        self._due: list[tuple[float, int, Job]] = []  # a heap
+        self._begun = 0  # jobs, ever: what is due at the same time ends in this order
+        self._ended = 0  # of those in the heap
+        self._bytes = 0
+
+    # -- from the caller ----------------------------------------------------------------------------------------------
+
+    def call(self, client: Client, command: Call) -> None:
+        core = self._core
+        caller = self._callers.get(client.id)
+        if caller is None:
+            caller = self._callers[client.id] = Caller(client.id)
+        caller.arrived(command.replied)
+        if caller.find(command.first) is not None:
+            return  # rule 1: a new link has told again what there is to tell
+        service = core.service(command.service)
+        code, text = self._refusal(caller, command, service)
+        if service is None or code:
+            refused = Refused(Kind.CALL, command.service, command.first, command.count, code, RETRY_SECONDS, text)
+            core.send(client.peer, refused)
+            return
+        job = Job(service, caller, command.first, command.parcel, core.now + command.seconds, command.attempts)
+        caller.add(job)
+        self._bytes += len(job.parcel.body)
+        self._expect(job)
+        if command.parts:
+            job.stream = Kept(min(command.parts, PARTS_AHEAD_MAX))
+        if command.key:
+            self._join(job, command.key)
+        else:
+            self._offer(job)
+
+    def _refusal(self, caller: Caller, command: Call, service: Service | None) -> tuple[int, str]:
+        core = self._core
+        if core.stopping:
+            return Code.STOPPING, "the node stops"
+        if command.epoch not in (0, core.identity.epoch) and not command.key:
+            return Code.MAYBE_EXECUTED, "the node has restarted since, and cannot tell whether the call was executed"
+        if service is None:
+            return Code.QUOTA, "this node has as many services as it takes"
+        if caller.open + command.count > CALLS_MAX:
+            return Code.QUOTA, f"{caller.open:,} calls of this client wait for their answers, the limit is {CALLS_MAX:,}"
+        if self._bytes + caller.kept_bytes + len(command.parcel.body) > CALLS_BYTES_MAX:
+            return Code.QUOTA, f"calls on this node hold {self._bytes:,} bytes, the limit is {CALLS_BYTES_MAX:,}"
+        if command.key and self._keys.full(core.now):
+            return Code.QUOTA, "this node keeps as many answers to keyed calls as it can"
+        return 0, ""
+
+    def _join(self, job: Job, key: str) -> None:
+        job.key = key
+        entry = self._keys.find(job.service, key, self._core.now)
+        if entry is None:
+            # What runs belongs to the key: its callers come and go, and each has a deadline of its own.
+            run = Job(job.service, None, job.first, job.parcel, job.deadline, job.attempts)
+            run.key, run.waiters = key, [job]
+            self._keys.begin(run)
+            self._offer(run)
+        elif entry.run is None:
+            self._answer(job, 0, 1, entry.status, entry.body)
+        else:
+            run = entry.run
+            run.waiters.append(job)
+            run.deadline, run.attempts = max(run.deadline, job.deadline), max(run.attempts, job.attempts)
+
+    def _offer(self, job: Job) -> None:
+        if job.attempts == 1 and not self.serves(job.service):
+            self._conclude(job, job.open, Status.NO_WORKER)
+        else:
+            job.service.wait(job, job.open)
+            self._core.hungry[job.service.number] = job.service
+
+    def serves(self, service: Service) -> bool:
+        """Is there a worker that has been heard of lately?"""
+        heard = self._core.heard
+        return any(c.client.peer and heard - c.client.last_ready <= PATIENCE for c in service.consumers.values())
+
+    def cancel(self, client: Client, command: Cancel) -> None:
+        caller = self._callers.get(client.id)
+        number, end = command.number, command.number + command.count
+        while caller is not None and number < end:
+            job = caller.find(number)
+            if job is None:
+                number += 1
+                continue
+            count = min(end, job.first + job.count) - number
+            self._forget(job, ((1 << count) - 1) << number - job.first)
+            number += count
+
+    def more(self, client: Client, command: More) -> None:
+        caller = self._callers.get(client.id)
+        job = caller.find(command.number) if caller is not None else None
+        if job is None or job.stream is None:
+            return
+        stream = job.stream
+        stream.arrived(command.got)
+        stream.allowed = max(stream.allowed, min(command.parts, stream.got + PARTS_AHEAD_MAX))
+        for lease in job.leases:
+            self._core.send(self._core.clients[lease.client].peer, More(lease.token, 0, stream.allowed, stream.got))
+
+    def _forget(self, job: Job, mask: int) -> None:
+        """Nobody waits for these calls any more. One with a key runs on: its answer may be asked for again."""
+        mask &= job.open
+        if job.key:
+            self._leave(job)
+        else:
+            job.service.forget(job, mask)
+            self._withdraw(job, mask)
+        self._close(job, mask)
+        if not job.open and not job.serial and job.caller is not None:
+            job.caller.drop(job)
+
+    def _leave(self, waiter: Job) -> None:
+        entry = self._keys.find(waiter.service, waiter.key, self._core.now)
+        run = entry.run if entry is not None else None
+        if run is not None and waiter in run.waiters:
+            run.waiters.remove(waiter)
+            if not run.waiters and run.pending:
+                run.service.forget(run, run.pending)
+                self._keys.drop(run)
+
+    def _withdraw(self, job: Job, mask: int) -> None:
+        """Tell the workers that have some of these calls."""
+        for lease in job.leases:
+            for offset, count in ranges_of(mask >> lease.offset & lease.open):
+                self._core.send(self._core.clients[lease.client].peer, Cancel(lease.token, offset, count))
+
+    # -- outcomes -------------------------------------------------------------------------------------------------------
+
+    def answered(self, job: Job, offset: int, count: int, status: int, parcel: Parcel) -> None:
+        """A worker has answered these calls of a job. Some may have an outcome already: that holds."""
+        mask = ((1 << count) - 1) << offset
+        if job.key:
+            self._keys.keep(job, status, parcel, self._core.now)
+            self._close(job, mask)
+            for waiter in job.waiters:
+                self._answer(waiter, 0, 1, status, parcel)
+            job.waiters = []
+        elif job.open & mask == mask:
+            self._answer(job, offset, count, status, parcel)
+        else:
+            for first, length in ranges_of(job.open & mask):
+                self._answer(job, first, length, status, parcel.split(first - offset, length))
+
+    def again(self, job: Job, mask: int) -> None:
+        """Nobody has begun with these calls, or another worker may: they wait once more, inside their deadline."""
+        if job.key and not job.waiters:
+            self._keys.drop(job)
+        else:
+            job.service.wait(job, mask, again=True)
+            self._core.hungry[job.service.number] = job.service
+
+    def lost(self, job: Job, mask: int, cause: str) -> None:
+        """Their worker has them no more, and nobody knows what it did."""
+        self._conclude(job, mask, Status.MAYBE_EXECUTED, cause)
+
+    def _conclude(self, job: Job, mask: int, status: Status, cause: str = "") -> None:
+        """The node's own verdict on what is open of these calls."""
+        mask &= job.open
+        if job.caller is None:
+            self._close(job, mask)
+            self._keys.drop(job)
+            for waiter in job.waiters:
+                self._conclude(waiter, waiter.open, status, cause)
+            job.waiters = []
+            return
+        text = cause.encode()
+        for offset, count in ranges_of(mask):
+            self._answer(job, offset, count, status, Parcel.of([text] * count))
+
+    def _answer(self, job: Job, offset: int, count: int, status: int, parcel: Parcel) -> None:
+        caller = job.caller
+        assert caller is not None, "a keyed run is answered to its waiters"
+        caller.answers.append((job, offset, count, status, parcel))
+        self._answered[caller.client] = caller
+        self._close(job, ((1 << count) - 1) << offset)
+
+    def _close(self, job: Job, mask: int) -> None:
+        """These calls have an outcome."""
+        mask &= job.open
+        job.open ^= mask
+        if job.caller is not None:
+            job.caller.open -= mask.bit_count()
+        if mask and not job.open:
+            self._ended += 1
+            if job.caller is not None:
+                self._bytes -= len(job.parcel.body)
+                job.parcel = SPENT
+
+    def flush(self) -> None:
+        """One REPLY for all answers to one caller in this turn."""
+        for caller in self._answered.values():
+            answers, caller.answers = caller.answers, []
+            start = 0
+            while start < len(answers):
+                start = self._reply(caller, answers, start)
+        self._answered.clear()
+
+    def _reply(self, caller: Caller, answers: list[tuple[Job, int, int, int, Parcel]], start: int) -> int:
+        """Send what fits one REPLY; returns where the rest starts."""
+        ranges: list[tuple[int, int, int, int]] = []
+        jobs: list[Job] = []
+        parcels: list[Parcel] = []
+        total = size = 0
+        for job, offset, count, status, parcel in answers[start:]:
+            more = len(parcel.body)
+            if parcels and (len(ranges) == REPLY_RANGES_MAX or total + count > PARCEL_MESSAGES_MAX or size + more > PARCEL_BYTES_MAX):
+                break
+            total, size, number = total + count, size + more, job.first + offset
+            before = ranges[-1] if ranges else (0, 0, 0, -1)
+            if before[0] + before[2] == number and before[3] == status:
+                ranges[-1] = before[0], 0, before[2] + count, status
+            else:
+                ranges.append((number, 0, count, status))
+            parcels.append(parcel)
+            jobs.append(job)
+        caller.serial += 1
+        reply = Reply(caller.serial, ranges, total, parcels[0] if len(parcels) == 1 else Parcel.merge(parcels))
+        caller.keep(reply, jobs)
+        if not caller.relinked:
+            self._core.send(self._core.clients[caller.client].peer, reply)
+        return start + len(parcels)
+
+    # -- links and time -------------------------------------------------------------------------------------------------
+
+    def relinked(self, client: Client) -> None:
+        """A new link of this client: its first READY says what it has."""
+        caller = self._callers.get(client.id)
+        if caller is not None:
+            caller.relinked = True
+
+    def ready(self, client: Client, replied: int) -> None:
+        caller = self._callers.get(client.id)
+        if caller is None:
+            return
+        caller.arrived(replied)
+        if caller.relinked:
+            caller.relinked = False
+            for job in caller.jobs.values():
+                for part in job.stream.parts if job.stream else ():
+                    self._core.send(client.peer, part)
+            for told in caller.kept:
+                self._core.send(client.peer, told.reply)
+        if not caller.busy:
+            del self._callers[client.id]
+
+    def busy(self, client: Client, away: float) -> bool:
+        """Calls of this client, or answers to it, are kept for its return. It asks for none after so long."""
+        if client.id in self._callers and away > ABSENCE_SECONDS:
+            self.leave(client)
+        return client.id in self._callers
+
+    def leave(self, client: Client) -> None:
+        """It will not come back."""
+        caller = self._callers.pop(client.id, None)
+        if caller is not None:
+            self._answered.pop(client.id, None)
+            for job in list(caller.jobs.values()):
+                self._forget(job, job.open)
+
+    def _expect(self, job: Job) -> None:
+        self._begun += 1
+        heappush(self._due, (job.deadline, self._begun, job))
+        if self._ended > 1000 and 2 * self._ended > len(self._due):
+            self._due = [entry for entry in self._due if entry[2].open]
+            heapify(self._due)
+            self._ended = 0
+
+    @property
+    def deadline(self) -> float:
+        return self._due[0][0] if self._due else inf
+
+    def tick(self) -> None:
+        now = self._core.now
+        while self._due and self._due[0][0] <= now:
+            job = heappop(self._due)[2]
+            if job.open:
+                self._expire(job)
+            else:
+                self._ended -= 1
+
+    def _expire(self, job: Job) -> None:
+        """Rule 4."""
+        entry = self._keys.find(job.service, job.key, self._core.now) if job.key else None
+        run = entry.run if entry is not None and entry.run is not None else job
+        waiting = job.open if run is not job and run.pending else job.open & job.pending
+        leased = job.open & ~waiting
+        self._withdraw(job, leased)
+        job.service.forget(job, waiting)
+        if job.key:
+            self._leave(job)
+        self._conclude(job, waiting, Status.UNDISPATCHED if self.serves(job.service) else Status.NO_WORKER)
+        self._conclude(job, leased, Status.MAYBE_EXECUTED, "a worker has it, and did not answer in time")
+
+    def stop(self) -> None:
+        """What no worker has got is refused: its callers may ask another node."""
+        core = self._core
+        for caller in self._callers.values():
+            for job in list(caller.jobs.values()):
+                entry = self._keys.find(job.service, job.key, core.now) if job.key else None
+                run = entry.run if entry is not None and entry.run is not None else job
+                waiting = job.open if run is not job and run.pending else job.open & job.pending
+                for offset, count in ranges_of(waiting):
+                    name, number = job.service.title, job.first + offset
+                    refused = Refused(Kind.CALL, name, number, count, Code.STOPPING, RETRY_SECONDS, "the node stops")
+                    core.send(core.clients[caller.client].peer, refused)
+                    self._forget(job, mask_of([(offset, count)]))
