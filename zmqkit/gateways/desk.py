@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A call for a foreign worker: answer it once, by `Desk.reply`, `Desk.back` or `Desk.lost`, under `job`."""
+    """A call for a foreign worker: answer it once, by `Desk.reply`, `Desk.back` or `Desk.lost`, under `job` (hashable)."""
 
     service: str
     job: Any
@@ -87,7 +87,10 @@ class Translator(Protocol):
         """The desk has something to tell."""
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
-        """A send to that peer did not leave: it is gone, or does not read."""
+        """A send to that peer did not leave: it is gone, or does not read.
+
+        Told before the next `take`; nothing more of what the last one gave goes to that peer.
+        """
 
     def tick(self, now: float) -> None: ...
 
