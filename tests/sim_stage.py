@@ -44,7 +44,7 @@ class Hands:
             self.process.scheduler.note(f"{self.process.name} starts {qseq}")
             self.started.append(qseq)
             self.running[qseq] = lease, index
-        state = self.process.machine.consumer("q")
+        state = self.process.machine.consumers.of("q")
         state.fixed = 0 if self.process.machine.stopping else self.credit
         state.report(len(self.started), len(self._waiting), now)
 

@@ -17,7 +17,7 @@ def consumer(credit: int = 10) -> World:
     """Connected, one echo heard, a window of `credit` into q."""
     world = World().up()
     world.echo()
-    world.machine.consumer("q").fixed = credit
+    world.machine.consumers.of("q").fixed = credit
     return world.turn()
 
 
@@ -33,7 +33,7 @@ def test_a_window_is_said_at_once_when_it_changes_and_with_every_beat() -> None:
 
 def test_a_window_that_closes_is_said_once_more_as_nothing() -> None:
     world = consumer(10)
-    world.machine.consumer("q").fixed = 0
+    world.machine.consumers.of("q").fixed = 0
     assert world.turn().of(wire.Ready)[0].windows == [Window("q", 0, 0.0)]
     world.echo()
     assert world.wait(2.5).of(wire.Ready)[0].windows == []
@@ -52,7 +52,7 @@ def test_a_window_that_shrinks_is_said_before_the_word_that_makes_room_in_it() -
     world = consumer(1)
     world.hear(lease(7))
     world.machine.done(world.machine.holdings.leases[7], 0, 1)
-    world.machine.consumer("q").fixed = 0
+    world.machine.consumers.of("q").fixed = 0
     world.machine.hurry()
     assert [type(word) for word in world.turn().said] == [wire.Ready, wire.Done, wire.Ready]
     world.hear(wire.Echo(world.machine.beats.number - 1, False, []))
@@ -181,7 +181,7 @@ def test_a_client_with_512_tokens_takes_no_more() -> None:
 def test_a_token_is_granted_once() -> None:
     world = consumer()
     world.hear(lease(7), lease(7))
-    assert len(world.of(ev.Granted)) == 1 and world.machine.consumer("q").open == 1
+    assert len(world.of(ev.Granted)) == 1 and world.machine.consumers.of("q").open == 1
 
 
 # -- words ----------------------------------------------------------------------------------------------------------------

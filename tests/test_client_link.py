@@ -84,7 +84,7 @@ def test_what_comes_before_welcome_is_not_applied() -> None:
     world = World()
     world.machine.start(world.now)
     world.turn()
-    world.machine.consumer("q").fixed = 1
+    world.machine.consumers.of("q").fixed = 1
     world.hear(lease(1))
     assert not world.machine.holdings.leases and world.of(Dropped)
 
@@ -92,7 +92,7 @@ def test_what_comes_before_welcome_is_not_applied() -> None:
 def test_after_welcome_ready_comes_first_then_words_then_asks_then_puts() -> None:
     world = World().up()
     world.echo()
-    world.machine.consumer("q").fixed = 5
+    world.machine.consumers.of("q").fixed = 5
     world.hear(lease(7))
     world.machine.done(world.machine.holdings.leases[7], 0, 1)
     world.machine.asks.add("info", {"queue": "q"}, "ticket")
@@ -219,7 +219,7 @@ def test_another_version_is_not_ours() -> None:
 
 def test_another_node_ends_every_lease_and_leaves_acks_in_doubt() -> None:
     world = World().up()
-    world.machine.consumer("q").fixed = 5
+    world.machine.consumers.of("q").fixed = 5
     world.hear(lease(7), lease(8, 3))
     seven, eight = world.machine.holdings.leases[7], world.machine.holdings.leases[8]
     world.machine.done(eight, 0, 2)
@@ -257,7 +257,7 @@ def test_a_forgotten_ask_is_answered_to_nobody() -> None:
 
 def test_stop_waits_for_what_runs_and_for_answers_and_then_says_bye() -> None:
     world = World().up()
-    world.machine.consumer("q").fixed = 5
+    world.machine.consumers.of("q").fixed = 5
     world.hear(lease(7))
     world.machine.put("q", Parcel.of([b"\x01"]), "put")
     world.turn()
@@ -275,7 +275,7 @@ def test_stop_waits_for_what_runs_and_for_answers_and_then_says_bye() -> None:
 
 def test_a_lease_that_crosses_the_stop_goes_back_and_one_that_crosses_the_bye_is_ignored() -> None:
     world = World().up()
-    world.machine.consumer("q").fixed = 5
+    world.machine.consumers.of("q").fixed = 5
     world.hear(lease(7))
     world.machine.stop(world.now)
     world.hear(lease(8))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from zmqkit.wire import Verdict
+from zmqkit.parcel import Parcel
+from zmqkit.wire import Status, Verdict
 
 if TYPE_CHECKING:
     from zmqkit.machines.holdings import HeldLease
@@ -82,4 +84,65 @@ class Left(NamedTuple):
     """The goodbye is complete: the node has given back what was left. Nothing more comes."""
 
 
-Event = Up | Down | Stored | Rejected | Granted | Judged | Revoked | Replied | Echoed | Left
+class Answered(NamedTuple):
+    """Calls of this ticket were answered: OK, ERROR or END, with one body each."""
+
+    ticket: Any
+    offset: int
+    count: int  # type: ignore[assignment]
+    status: Status
+    parcel: Parcel
+
+
+class Outcome(Enum):
+    """How a call ends without an answer."""
+
+    NOT_SENT = "it never left this process"
+    NO_WORKER = "nobody serves that name"
+    UNDISPATCHED = "no worker got it in time"
+    MAYBE_EXECUTED = "a worker may have executed it"
+    QUOTA = "a limit of the node's is reached"
+    STOPPING = "the node stops"
+    FORBIDDEN = "this key may not do that"
+    MALFORMED = "the node did not understand it"
+
+
+class Failed(NamedTuple):
+    """Calls of this ticket ended without an answer."""
+
+    ticket: Any
+    offset: int
+    count: int  # type: ignore[assignment]
+    outcome: Outcome
+    text: str
+    retry_after: float
+
+
+class Parts(NamedTuple):
+    """The next parts of a streamed answer, the first of them under number `first` (from 1)."""
+
+    ticket: Any
+    first: int
+    parcel: Parcel
+
+
+class Cancelled(NamedTuple):
+    """Nobody waits for these calls of a lease any more."""
+
+    lease: HeldLease
+    offset: int
+    count: int  # type: ignore[assignment]
+
+
+class Allowed(NamedTuple):
+    """Of a stream that is being answered: so many parts may be sent in all."""
+
+    lease: HeldLease
+    offset: int
+    parts: int
+
+
+Event = (
+    Up | Down | Stored | Rejected | Granted | Judged | Revoked | Replied | Echoed | Left
+    | Answered | Failed | Parts | Cancelled | Allowed
+)  # fmt: skip

@@ -12,20 +12,65 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from math import inf
+from typing import NamedTuple
 
-from zmqkit.machines.events import Event, Judged, Revoked
+from zmqkit.machines.events import Allowed, Cancelled, Event, Judged, Revoked
+from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel
 from zmqkit.records import mask_of, ranges_of
-from zmqkit.wire import ENTRIES_MAX, Answer, Back, BackKind, Done, Held, Lease, Save, Verdict
+from zmqkit.wire import (
+    ENTRIES_MAX,
+    REPLY_RANGES_MAX,
+    Answer,
+    Back,
+    BackKind,
+    Cancel,
+    Done,
+    Held,
+    Lease,
+    More,
+    Part,
+    Reply,
+    Save,
+    Verdict,
+)  # fmt: skip
 
 MARGIN = 0.95  # of grace and of lease: two clocks may differ in speed
+
+
+class Ended(NamedTuple):
+    """Calls of a lease that were answered."""
+
+    offset: int
+    count: int  # type: ignore[assignment]
+    status: int
+    bodies: Parcel
 
 
 class HeldLease:
     """A lease as its holder sees it. Bit i of a mask is message i of the lease."""
 
     __slots__ = (
-        "attempt", "count", "grace", "open", "parcel", "qseq", "queue", "renewed", "returning", "revoked",
-        "seconds", "starts_until", "token", "unanswered", "wanted", "watched",
+        "attempt",
+        "count",
+        "ends_at",
+        "grace",
+        "open",
+        "parcel",
+        "parts",
+        "parts_made",
+        "qseq",
+        "queue",
+        "renewed",
+        "replies",
+        "returning",
+        "revoked",
+        "seconds",
+        "starts_until",
+        "terms",
+        "token",
+        "unanswered",
+        "wanted",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, lease: Lease, renewed: float) -> None:
@@ -39,6 +84,11 @@ class HeldLease:
         self.starts_until = -inf  # the gate: any thread may read it, and start no message at or after it
         self.revoked = False
         self.watched = False  # somebody waits for the verdicts
+        self.terms = lease.terms  # of calls
+        self.ends_at = inf  # no call is started at or after it
+        self.replies: list[Ended] = []  # said, and to be said again on a new link
+        self.parts: deque[Part] = deque()  # of a stream: those that may not have reached its caller
+        self.parts_made = 0
 
     @property
     def spent(self) -> bool:
@@ -47,7 +97,7 @@ class HeldLease:
     def move_gate(self, proven: float) -> None:
         """`proven`: sending time of the newest echoed beat."""
         if not self.revoked:
-            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds)
+            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds, self.ends_at)
 
 
 class Holdings:
@@ -60,6 +110,8 @@ class Holdings:
         self.shortest = inf  # no lease in hand is shorter, in seconds
         self._done: list[tuple[int, int, int]] = []  # ranges to say
         self._hurry = False
+        self._replies: list[tuple[int, Ended]] = []  # to say, with the token of each
+        self._parts: list[Part] = []  # to say
         self._words: deque[Back | Save] = deque()  # to say
         self._unproven: deque[tuple[int, Back | Save]] = deque()  # said; the echo of a beat above this one proves it
 
@@ -70,7 +122,7 @@ class Holdings:
 
     @property
     def speechless(self) -> bool:
-        return not (self._done or self._words)
+        return not (self._done or self._words or self._replies or self._parts)
 
     # -- what the consumer does ---------------------------------------------------------------------------------------
 
@@ -102,6 +154,24 @@ class Holdings:
             self._words.append(Back(lease.token, first, length, kind, delay, reason))
         return mask.bit_count()
 
+    def reply(self, lease: HeldLease, offset: int, count: int, status: int, parcel: Parcel) -> int:
+        """End calls that are still open of a range, each with its body; says how many that were."""
+        mask = self._close(lease, offset, count)
+        lease.unanswered |= mask
+        for first, length in ranges_of(mask):
+            ended = Ended(first, length, status, parcel.split(first - offset, length))
+            lease.replies.append(ended)
+            self._replies.append((lease.token, ended))
+        return mask.bit_count()
+
+    def part(self, lease: HeldLease, offset: int, parcel: Parcel) -> None:
+        """The next parts of a streamed answer."""
+        if lease.open >> offset & 1 and not lease.revoked:
+            part = Part(lease.token, offset, lease.parts_made + 1, parcel.count, parcel)
+            lease.parts_made += parcel.count
+            lease.parts.append(part)
+            self._parts.append(part)
+
     def drop(self, lease: HeldLease, offset: int, count: int) -> int:
         """Forget messages of a lease that has ended; says how many were open."""
         mask = self._close(lease, offset, count)
@@ -123,8 +193,13 @@ class Holdings:
 
     def insist(self) -> None:
         """Ask again, with haste, for every answer that is missing."""
-        self._done = [(token, *run) for token, lease in self.leases.items() for run in ranges_of(lease.unanswered)]
+        self._done = [(token, *run) for token, lease in self.leases.items() if not lease.terms for run in ranges_of(lease.unanswered)]
         self._hurry = bool(self._done)
+        calls = [lease for lease in self.leases.values() if lease.terms]
+        self._parts = [part for lease in calls for part in lease.parts]
+        self._replies = [
+            (lease.token, ended) for lease in calls for ended in lease.replies if lease.unanswered & mask_of([(ended.offset, ended.count)])
+        ]
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -138,7 +213,7 @@ class Holdings:
         rest = [Held(t, 0, lease.wanted) for t, lease in reversed(self.leases.items()) if not lease.open]
         return (held + rest)[:ENTRIES_MAX]
 
-    def sends(self, beat: int) -> Iterator[Back | Save | Done]:
+    def sends(self, beat: int) -> Iterator[Back | Save | Done | Part | Reply]:
         """What is to be said now; `beat`: the last one sent. A SAVE goes before the word that ends its message."""
         while self._words:
             word = self._words.popleft()
@@ -151,6 +226,12 @@ class Holdings:
         for start in range(0, len(done), ENTRIES_MAX):
             yield Done(self._hurry, done[start : start + ENTRIES_MAX])
         self._hurry = False
+        parts, self._parts = self._parts, []
+        yield from parts
+        replies, self._replies = self._replies, []
+        while replies:
+            reply, replies = _merged(replies)
+            yield reply
 
     def resume(self) -> None:
         """On a new link. Rule 3; R-Q2 wants the tokens of repeated words listed before the words."""
@@ -200,6 +281,18 @@ class Holdings:
             self._bury(lease)
         return events
 
+    def cancelled(self, cancel: Cancel) -> list[Event]:
+        lease = self.leases.get(cancel.number)
+        return [Cancelled(lease, cancel.offset, cancel.count)] if lease is not None and lease.open else []
+
+    def more(self, more: More) -> list[Event]:
+        lease = self.leases.get(more.number)
+        if lease is None:
+            return []
+        while lease.parts and lease.parts[0].first + lease.parts[0].count - 1 <= more.got:
+            lease.parts.popleft()
+        return [Allowed(lease, more.offset, more.parts)]
+
     def abandon(self) -> list[Event]:
         """Another node answers (R-L6): no lease counts any more, and no answer will come. In doubt is not stale."""
         events: list[Event] = []
@@ -212,6 +305,8 @@ class Holdings:
             lease.unanswered = lease.returning = 0
         self.leases.clear()
         self._done.clear()
+        self._replies.clear()
+        self._parts.clear()
         self._words.clear()
         self._unproven.clear()
         self.seen = 0
@@ -222,6 +317,20 @@ class Holdings:
             self.leases.pop(lease.token, None)
             if not self.leases:
                 self.shortest = inf
+
+
+def _merged(replies: list[tuple[int, Ended]]) -> tuple[Reply, list[tuple[int, Ended]]]:
+    """As many as fit one REPLY, and the rest."""
+    ranges: list[tuple[int, int, int, int]] = []
+    total = size = 0
+    for token, ended in replies:
+        more = len(ended.bodies.body)
+        if len(ranges) == REPLY_RANGES_MAX or total + ended.count > PARCEL_MESSAGES_MAX or (ranges and size + more > PARCEL_BYTES_MAX):
+            break
+        ranges.append((token, ended.offset, ended.count, ended.status))
+        total, size = total + ended.count, size + more
+    bodies = [ended.bodies for _, ended in replies[: len(ranges)]]
+    return Reply(0, ranges, total, bodies[0] if len(bodies) == 1 else Parcel.merge(bodies)), replies[len(ranges) :]
 
 
 def _ghost(token: int) -> HeldLease:

@@ -19,12 +19,13 @@ from zmqkit import framing, wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.asks import Asks
 from zmqkit.machines.beats import Beats
-from zmqkit.machines.consumer import ConsumerState
+from zmqkit.machines.calling import Calling
 from zmqkit.machines.holdings import HeldLease, Holdings
 from zmqkit.machines.output import ClientOutput, Dropped
 from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
+from zmqkit.machines.windows import Windows
 from zmqkit.parcel import Buffer, Parcel
-from zmqkit.wire import BackKind
+from zmqkit.wire import BackKind, Status
 
 WELCOME_SECONDS = 2.0
 BEAT_SECONDS = 1.0
@@ -55,9 +56,11 @@ class ClientMachine:
         self.link = 0
         self.beats = Beats()
         self.streams: dict[str, ProducerStream] = {}
-        self.consumers: dict[str, ConsumerState] = {}
+        self.consumers = Windows()
         self.holdings = Holdings()
         self.asks = Asks()
+        self.calling = calling = Calling()
+        self.call, self.cancel, self.more, self.flee = calling.call, calling.cancel, calling.more, calling.flee
         self._window = WINDOW_BATCHES, WINDOW_BYTES
         self._beat, self._patience = BEAT_SECONDS, PATIENCE_SECONDS
         self._hurry = self._leaving = False
@@ -105,6 +108,8 @@ class ClientMachine:
         """Time has passed: at `deadline`, or earlier."""
         self._clock(now)
         self._remind = self._remind if now < self._remind else inf
+        if self.calling:
+            self.calling.tick(now, self.phase is Phase.UP)
         if self.phase is Phase.UP:
             if self.beats.silent(self._heard) >= self._patience:
                 self._give_up(f"no heartbeat came back for {self._patience:g} s")
@@ -121,6 +126,9 @@ class ClientMachine:
         if self.phase is Phase.UP:
             self._speak()
         out, self._out = self._out, ClientOutput()
+        if self.calling.events:
+            out.events += self.calling.events
+            self.calling.events.clear()
         return out
 
     @property
@@ -129,23 +137,20 @@ class ClientMachine:
         if self._out.connect is not None or self._out.events:
             return self._now  # something has happened since the last `take`
         if self.phase is not Phase.UP:
-            return min(self._at, self._remind)
-        soonest = min(self._beat_due(), self._remind)
+            return min(self._at, self._remind, self.calling.deadline)
+        soonest = min(self._beat_due(), self._remind, self.calling.deadline, self.consumers.slow_at)
         if self.beats.out:
             # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
             soonest = min(soonest, self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
         for stream in self.streams.values():
             soonest = min(soonest, stream.waits_until)
-        for state in self.consumers.values():
-            soonest = min(soonest, state.slow_at)
         return soonest
 
     def stop(self, now: float) -> None:
         """Rule 5. What is in hand may be finished; new leases go back. `Left` is the last event."""
         self._clock(now)
         self.stopping = True
-        for state in self.consumers.values():
-            state.fixed = state.autos = state.waiting = 0
+        self.consumers.close()
         if self.phase is not Phase.UP and self.phase is not Phase.PARTING:
             self._close()
 
@@ -163,7 +168,7 @@ class ClientMachine:
     @property
     def settled(self) -> bool:
         """Nothing is under way: every put, ask and ack has its answer, and nothing is in hand."""
-        return not (self.asks or self.holdings.leases or self._flying())
+        return not (self.asks or self.calling or self.holdings.leases or self._flying())
 
     def has_room(self, queue: str, full: bool) -> bool:
         """May a batch be `put` now? A full one while the window has room, one that could grow only if the line is quiet."""
@@ -179,18 +184,21 @@ class ClientMachine:
             stream = self.streams[queue] = ProducerStream(queue)
         stream.offer(parcel, ticket)
 
-    def consumer(self, queue: str) -> ConsumerState:
-        """The window of this client into that queue."""
-        state = self.consumers.get(queue)
-        if state is None:
-            state = self.consumers[queue] = ConsumerState(queue)
-        return state
-
     def done(self, lease: HeldLease, offset: int, count: int, wait: bool = False) -> int:
         """Settle what is open of a range; says how many that were. `wait`: the node syncs now and answers at once."""
         settled = self.holdings.done(lease, offset, count, wait)
         self.consumers[lease.queue].settled(settled)
         return settled
+
+    def reply(self, lease: HeldLease, offset: int, count: int, status: Status, parcel: Parcel) -> int:
+        """End what is open of these calls, each with its body; says how many that were."""
+        ended = self.holdings.reply(lease, offset, count, status, parcel)
+        self.consumers[lease.queue].settled(ended)
+        return ended
+
+    def part(self, lease: HeldLease, offset: int, parcel: Parcel) -> None:
+        """The next parts of a streamed answer. No more than the caller allows: the lease's terms, then `Allowed`."""
+        self.holdings.part(lease, offset, parcel)
 
     def back(self, lease: HeldLease, offset: int, count: int, kind: BackKind, delay: float = -1.0, reason: str = "") -> int:
         """Hand back what is open of a range; says how many that were. `delay` < 0: the queue's backoff decides."""
@@ -233,6 +241,7 @@ class ClientMachine:
     def _give_up(self, reason: str) -> None:
         self._out.events.append(ev.Down(reason))
         self._out.sends.clear()
+        self.calling.down(self._now)
         self.beats.out.clear()
         if self.stopping and (self._leaving or self.settled):
             self._close()
@@ -259,16 +268,18 @@ class ClientMachine:
         READY goes before the words on a new link, where it lists the leases they are about, and if a window shrinks: else the
         room that they make would be filled by the old one. Any other goes behind them: its echo says what there was, with that room.
         """
-        if self._greets or self._shrinks():
+        if self._greets or self.consumers.shrinks():
             self._ready(behind=False)
         sends = self._out.sends
         if not self.holdings.speechless:
             sends.extend(self.holdings.sends(self.beats.number))
-        if self._hurry or self._now >= self._beat_due() or self._must_restate():
+        if self._hurry or self._now >= self._beat_due() or self.consumers.must_restate(clocked=not self.beats.out):
             self._ready(behind=True)
             self._hurry = False
         if self.asks:
             sends.extend(self.asks.sends())
+        if self.calling.speaks:
+            sends.extend(self.calling.sends(self._now))
         for stream in self.streams.values():
             if stream.flights:
                 sends.extend(stream.sends(self._now))
@@ -276,20 +287,8 @@ class ClientMachine:
             self._say(wire.Bye())
             self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
 
-    def _shrinks(self) -> bool:
-        for state in self.consumers.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
-            if state.window < state.stated and state.must_restate(clocked=False):
-                return True
-        return False
-
-    def _must_restate(self) -> bool:
-        for state in self.consumers.values():  # noqa: SIM110
-            if state.must_restate(clocked=not self.beats.out):
-                return True
-        return False
-
     def _beat_due(self) -> float:
-        busy = self.asks or self.holdings.awaited or self._flying()
+        busy = self.asks or self.calling or self.holdings.awaited or self._flying()
         return self.beats.sent_at + (min(self._beat, self.holdings.shortest / BEATS_A_LEASE) if busy else self._beat * IDLE_BEATS)
 
     def _flying(self) -> bool:
@@ -299,14 +298,9 @@ class ClientMachine:
         return False
 
     def _ready(self, behind: bool) -> None:
-        windows = []
-        for state in self.consumers.values():
-            if state.window or state.stated:
-                windows.append(wire.Window(state.queue, state.window, state.lease))
-            state.stated = state.window
         held = self.holdings.listed()
         self.beats.send(self._now, self._heard, [entry.token for entry in held], behind)
-        self._say(wire.Ready(self.beats.number, self.holdings.seen, windows, 0, held))
+        self._say(wire.Ready(self.beats.number, self.holdings.seen, self.consumers.stated(), self.calling.replied, held))
         self._greets = False
 
     # -- hearing ------------------------------------------------------------------------------------------------------
@@ -327,6 +321,7 @@ class ClientMachine:
         self.phase, self._at, self._greets = Phase.UP, inf, True
         self.holdings.resume()
         self.asks.resume()
+        self.calling.resume(self.epoch, changed, self._now)
         for stream in self.streams.values():
             stream.resume()
         self._out.events.append(ev.Up(self.node, self.epoch, self.limits, changed))
@@ -337,8 +332,7 @@ class ClientMachine:
         if beat is not None:
             self._failures = 0
             self.holdings.echoed(beat.number, beat.sent, beat.listed)
-            for state in self.consumers.values():
-                state.echoed()
+            self.consumers.echoed()
             self._out.events.append(ev.Echoed(beat.number, beat.behind))
 
     def _lease(self, lease: wire.Lease) -> None:
@@ -346,15 +340,18 @@ class ClientMachine:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
         held = self.holdings.granted(lease, self.beats.sending(lease.beat))
-        state = self.consumer(lease.queue)
+        held.ends_at = inf if lease.terms is None else self._now + lease.terms.seconds
+        state = self.consumers.of(lease.queue)
         state.open += held.count
         if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX:
             self.back(held, 0, held.count, BackKind.UNSTARTED)
             return
         # R-Q4: after a long silence the node may have given up on us already. The echo of a beat that it has seen since tells.
-        if self._now <= self.beats.proven + self._beat:
+        # A call may have run out meanwhile, which the node would have said by then.
+        alive = lease.terms is None or self._now < self.beats.sending(lease.beat) + lease.terms.seconds
+        if alive and self._now <= self.beats.proven + self._beat:
             held.move_gate(self.beats.proven)
-        elif not self.beats.waits(lease.beat):
+        elif not alive or not self.beats.waits(lease.beat):
             self._hurry = True
         state.granted(held.count)
         self._out.events.append(ev.Granted(held))
@@ -371,6 +368,8 @@ class ClientMachine:
         stream = self.streams.get(refused.queue)
         if refused.command == wire.Kind.HELLO or self.phase is Phase.GREETING:
             self._give_up(refused.text or "the node refused the link")
+        elif refused.command == wire.Kind.CALL:
+            self.calling.refused(refused)
         elif refused.command == wire.Kind.PUT and stream is not None:
             event = stream.refused(refused, self._now)
             self._out.events.extend([event] if event else [])
@@ -394,5 +393,8 @@ _HEARS: dict[type, Callable[[ClientMachine, Any], None]] = {
     wire.Welcome: ClientMachine._welcome, wire.NoSession: ClientMachine._no_session, wire.Confirm: ClientMachine._confirm,
     wire.Refused: ClientMachine._refused, wire.Echo: ClientMachine._echo, wire.Lease: ClientMachine._lease,
     wire.Answer: ClientMachine._answer, wire.Told: ClientMachine._told, wire.Bye: ClientMachine._bye,
+    wire.Reply: lambda machine, reply: machine.calling.replied_to(reply), wire.Part: lambda machine, part: machine.calling.part(part),
+    wire.Cancel: lambda machine, cancel: machine._out.events.extend(machine.holdings.cancelled(cancel)),
+    wire.More: lambda machine, more: machine._out.events.extend(machine.holdings.more(more)),
 }  # fmt: skip
 _GREETINGS = (wire.Welcome, wire.NoSession, wire.Refused, wire.Bye)  # rule 2: all else is not meant for this link yet

@@ -115,7 +115,7 @@ class Worker:
         self._start(now)
         if not self.process.alive:
             return
-        state = machine.consumer(self.queue)
+        state = machine.consumers.of(self.queue)
         if not machine.stopping:
             state.fixed, state.autos = config.credit, int(not config.credit)
         state.report(self._started, self.waiting, now)
@@ -127,7 +127,7 @@ class Worker:
             lease, indexes = self._hands[-1]
             index = indexes.pop()
             self.process.machine.back(lease, index, 1, BackKind.UNSTARTED)
-            self.process.machine.consumer(self.queue).buffered -= 1
+            self.process.machine.consumers.of(self.queue).buffered -= 1
             count -= 1
             if not indexes:
                 self._hands.pop()
