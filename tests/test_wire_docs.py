@@ -23,10 +23,11 @@ def test_every_command_is_there_with_its_number_and_its_fields(kind: wire.Kind) 
     (row,) = [row for row in rows("Commands") if row[0] == str(int(kind))]
     assert row[1] == kind.name
     told = [field.split()[0].strip("()") for field in row[3].split("·")]
-    behind = {"parcel": "batch", **({"held": "entries", "ranges": "entries"} if kind in framing._ENTRIES else {})}
-    fields = [name for name in framing._TYPES[kind]._fields if name not in behind]  # type: ignore[attr-defined]
+    shape = framing._BY_NUMBER[kind]
+    behind = {"parcel": "batch", **({"held": "entries", "ranges": "entries"} if isinstance(shape, framing.Entries) else {})}
+    fields = [name for name in shape.command._fields if name not in behind]  # type: ignore[attr-defined]
     assert told == (fields or ["none"])
-    assert all(behind[name] in row[4] for name in framing._TYPES[kind]._fields if name in behind)  # type: ignore[attr-defined]
+    assert all(behind[name] in row[4] for name in shape.command._fields if name in behind)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("number", records.NAMES)
@@ -101,6 +102,7 @@ def test_what_is_said_in_passing_is_true_too() -> None:
     assert f"up to {kib(wire.INLINE_BYTES_MAX)}" in PART["Frames"] and fields.SECONDS_MAX == 1e10
     assert f"at most {checkpoint.MARKS_MAX:,} entries and about {kib(checkpoint.MARKS_BYTES_MAX)}" in PAGE
     assert f"up to {admin.LIST_MAX:,} infos" in PART["Asking"]
+    assert f"up to {admin.PEEK_MAX:,} messages from {admin.PEEK_PARCELS_MAX} batches" in PART["Asking"]
 
 
 def test_every_rule_that_the_code_names_is_explained() -> None:

@@ -113,7 +113,8 @@ def leases(draw: st.DrawFn) -> wire.Lease:
 @st.composite
 def calls(draw: st.DrawFn) -> wire.Call:
     parcel = draw(parcels())
-    numbers = draw(durations), draw(st.integers(1, wire.ATTEMPTS_MAX)), draw(epochs), draw(keys), draw(u32), draw(u64)
+    key, parts = (draw(keys), draw(u32)) if parcel.count == 1 else ("", 0)
+    numbers = draw(durations), draw(st.integers(1, wire.ATTEMPTS_MAX)), draw(epochs), key, parts, draw(u64)
     return wire.Call(draw(names), draw(sequences), parcel.count, *numbers, parcel)
 
 

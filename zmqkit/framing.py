@@ -10,12 +10,13 @@ What does not decode raises `Malformed`: the peer's fault, never ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct, error as StructError
 from typing import Any
 
 import msgpack
 
+from zmqkit import wire
 from zmqkit.fields import (
     SECONDS_MAX,
     Check,
@@ -33,48 +34,7 @@ from zmqkit.fields import (
     unmarked,
 )  # fmt: skip
 from zmqkit.parcel import PARCEL_MESSAGES_MAX, Buffer, Parcel, unpack_checked
-from zmqkit.wire import (
-    ARGUMENTS_BYTES_MAX,
-    ATTEMPTS_MAX,
-    BLOB_BYTES_MAX,
-    ENTRIES_MAX,
-    FRAME_BYTES_MAX,
-    HEADER_BYTES_MAX,
-    INLINE_BYTES_MAX,
-    MAGIC,
-    NAME_BYTES_MAX,
-    REPLY_RANGES_MAX,
-    TEXT_CHARS_MAX,
-    VERSIONS_MAX,
-    Answer,
-    Ask,
-    Back,
-    Bye,
-    Call,
-    Cancel,
-    Command,
-    Confirm,
-    Done,
-    Echo,
-    Held,
-    Hello,
-    Kind,
-    Lease,
-    More,
-    NoSession,
-    Part,
-    Put,
-    Ready,
-    Refused,
-    Reply,
-    Save,
-    Status,
-    Terms,
-    Told,
-    Verdict,
-    Welcome,
-    Window,
-)  # fmt: skip
+from zmqkit.wire import ENTRIES_MAX, FRAME_BYTES_MAX, HEADER_BYTES_MAX, NAME_BYTES_MAX, TEXT_CHARS_MAX, BackKind, Command, Kind, Status
 
 
 class Malformed(Exception):
@@ -113,62 +73,185 @@ def _range(value: Any) -> bool:
     return type(value) is list and len(value) == 4 and _U64(value[0]) and _OFFSET(value[1]) and _COUNT(value[2]) and _STATUS(value[3])
 
 
-# What the header of each kind must hold, in order.
-_HEADERS: dict[Kind, tuple[Check, ...]] = {
-    Kind.HELLO: (list_of(_U32, VERSIONS_MAX), blob(16), _U32, blob(0, 16), _EPOCH),
-    Kind.WELCOME: (_U32, blob(16), _EPOCH, _DURATION, _DURATION, _limits),
-    Kind.NOSESSION: (),
-    Kind.PUT: (_QUEUE, _SEQ, _COUNT, _SEQ),
-    Kind.CONFIRM: (_NAME, _SEQ, _SEQ, _SEQ, text(20)),
-    Kind.REFUSED: (_U32, text(NAME_BYTES_MAX), _U64, _U64, _U32, _DURATION, text(TEXT_CHARS_MAX)),
-    Kind.READY: (_U32, _U64, list_of(_window, HEADER_BYTES_MAX), _U64),
-    Kind.ECHO: (_U32, flag, list_of(_U64, ENTRIES_MAX)),
-    Kind.LEASE: (_NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32, _terms),
-    Kind.DONE: (flag,),
-    Kind.ANSWER: (),
-    Kind.BACK: (_U64, _U32, _COUNT, integer(0, 4), seconds(-1.0), text(TEXT_CHARS_MAX)),
-    Kind.SAVE: (_U64, _U32, blob_up_to(BLOB_BYTES_MAX)),
-    Kind.ASK: (_SEQ, _SEQ, text(40), map_of_anything),
-    Kind.TOLD: (_SEQ, anything),
-    Kind.BYE: (),
-    Kind.CALL: (_SERVICE, _SEQ, _COUNT, _DURATION, integer(1, ATTEMPTS_MAX), _EPOCH, _KEY, _U32, _U64),
-    Kind.CANCEL: (_U64, _OFFSET, _COUNT),
-    Kind.PART: (_U64, _OFFSET, _SEQ, _COUNT),
-    Kind.REPLY: (_U64, list_of(_range, REPLY_RANGES_MAX), _COUNT),
-    Kind.MORE: (_U64, _OFFSET, _U32, _U32),
-}
-_KINDS: dict[type, Kind] = {
-    Hello: Kind.HELLO, Welcome: Kind.WELCOME, NoSession: Kind.NOSESSION, Put: Kind.PUT, Confirm: Kind.CONFIRM,
-    Refused: Kind.REFUSED, Ready: Kind.READY, Echo: Kind.ECHO, Lease: Kind.LEASE, Done: Kind.DONE, Answer: Kind.ANSWER,
-    Back: Kind.BACK, Save: Kind.SAVE, Ask: Kind.ASK, Told: Kind.TOLD, Bye: Kind.BYE,
-    Call: Kind.CALL, Cancel: Kind.CANCEL, Part: Kind.PART, Reply: Kind.REPLY, More: Kind.MORE,
-}  # fmt: skip
-_TYPES: dict[int, type] = {int(kind): command for command, kind in _KINDS.items()}
-_ENTRIES = {Kind.READY: Struct("<QIf"), Kind.DONE: Struct("<QII"), Kind.ANSWER: Struct("<QIIB")}
-_BATCHES = {Kind.PUT: 2, Kind.LEASE: 3, Kind.CALL: 2, Kind.PART: 3, Kind.REPLY: 2}  # -> which field is the count
-_OFFERED = (Kind.PUT, Kind.CALL)  # batches from a producer
-# Their last field may be larger than a header: it stands in a frame of its own, of at most so many bytes.
-_LARGE = {Kind.ASK: ARGUMENTS_BYTES_MAX, Kind.TOLD: FRAME_BYTES_MAX, Kind.SAVE: BLOB_BYTES_MAX + 5}
 _HEAD = Struct("<2sBH")
-
+HEAD_BYTES = _HEAD.size
+VERDICT_MAX = int(max(wire.Verdict))
 # A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
 _pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
+
+Fields = list[Any]
+
+
+class Shape:
+    """How the commands of one kind are read and written. This one: a header and nothing behind it."""
+
+    def __init__(self, command: type, *checks: Check, refine: Callable[[Fields], None] | None = None) -> None:
+        self.kind, self.command = Kind[command.__name__.upper()], command
+        self.number = int(self.kind)
+        self.checks = checks  # what the header must hold, in order
+        self.refine = refine  # what one field says about another, and lists that become tuples
+
+    def header(self, fields: Fields) -> bytes:
+        header = _pack(fields)
+        if len(header) > HEADER_BYTES_MAX:
+            raise ValueError(f"a header of {len(header)} bytes in {self.kind.name}")
+        return _HEAD.pack(wire.MAGIC, self.number, len(header)) + header  # type: ignore[no-any-return]
+
+    def write(self, command: Any) -> list[Buffer]:
+        return [self.header(list(command))]
+
+    def read(self, fields: Fields, rest: memoryview, frames: Sequence[Buffer]) -> None:
+        """Check the header, and add what stands behind it."""
+        self.check(fields)
+        if len(rest) or len(frames) != 1:
+            raise Malformed(f"{self.kind.name} with {len(rest)} bytes behind its header, in {len(frames)} frames")
+
+    def check(self, fields: Fields) -> None:
+        """Every field that this version knows is there and right; those behind them are of a later one, and go."""
+        checks = self.checks
+        if len(fields) != len(checks):
+            if len(fields) < len(checks):
+                raise Malformed(f"{self.kind.name} with fields missing")
+            del fields[len(checks) :]
+        for check, value in zip(checks, fields):  # noqa: B905 — their lengths are equal
+            if not check(value):
+                raise Malformed(f"{self.kind.name} with a wrong field: a {type(value).__name__}")
+
+
+class Batch(Shape):
+    """Behind the header: a batch. `count` is the field that says of how many."""
+
+    def __init__(self, command: type, *checks: Check, count: int, offered: bool = False, **more: Any) -> None:
+        super().__init__(command, *checks, **more)
+        self.count, self.offered = count, offered
+
+    def write(self, command: Any) -> list[Buffer]:
+        *fields, parcel = command
+        frame = self.header(fields)
+        if parcel.columns is None and len(parcel.sizes) + len(parcel.body) <= wire.INLINE_BYTES_MAX:
+            return [b"".join((frame, parcel.sizes, parcel.body))]
+        return [frame, *parcel.frames()]
+
+    def read(self, fields: Fields, rest: memoryview, frames: Sequence[Buffer]) -> None:
+        self.check(fields)
+        if len(frames) == 1:
+            parcel = Parcel.from_joined(fields[self.count], rest)
+        elif len(rest):
+            raise Malformed(f"{self.kind.name} with a batch both inside and behind its first frame")
+        else:
+            parcel = Parcel.from_frames(fields[self.count], frames[1:])
+        parcel.check(self.offered)
+        fields.append(parcel)
+
+
+class Entries(Shape):
+    """Behind the header: a row of entries of a fixed size."""
+
+    def __init__(self, command: type, *checks: Check, entry: str, **more: Any) -> None:
+        super().__init__(command, *checks, **more)
+        self.entry = Struct(entry)
+
+    def write(self, command: Any) -> list[Buffer]:
+        *fields, entries = command
+        return [b"".join([self.header(fields), *[self.entry.pack(*values) for values in entries]])]
+
+    def read(self, fields: Fields, rest: memoryview, frames: Sequence[Buffer]) -> None:
+        if len(rest) > ENTRIES_MAX * self.entry.size or len(frames) != 1:
+            raise Malformed(f"{self.kind.name} with more than {ENTRIES_MAX} entries, or in {len(frames)} frames")
+        self.check(fields)
+        fields.append(list(self.entry.iter_unpack(rest)))
+
+
+class Large(Shape):
+    """Behind the header: one field that may be larger than a header, in a frame of its own, of at most `most` bytes."""
+
+    def __init__(self, command: type, *checks: Check, most: int, **more: Any) -> None:
+        super().__init__(command, *checks, **more)
+        self.most = most
+
+    def write(self, command: Any) -> list[Buffer]:
+        *fields, last = command
+        packed = _pack(last)
+        if len(packed) > self.most:
+            raise ValueError(f"{self.kind.name} of {len(packed):,} bytes, the limit is {self.most:,}")
+        return [self.header(fields), packed]
+
+    def read(self, fields: Fields, rest: memoryview, frames: Sequence[Buffer]) -> None:
+        if len(rest) or len(frames) != 2 or len(frames[1]) > self.most:
+            raise Malformed(f"{self.kind.name} in {len(frames)} frames, or larger than {self.most:,} bytes")
+        fields[len(self.checks) - 1 :] = [unpack_checked(frames[1])]
+        self.check(fields)
+
+
+def _put(fields: Fields) -> None:
+    if fields[3] > fields[1]:
+        raise Malformed("PUT of numbers below its own base")
+
+
+def _ready(fields: Fields) -> None:
+    fields[2] = [wire.Window(*window[:3]) for window in fields[2]]
+    fields[4] = [wire.Held(*held) for held in fields[4]]
+    if not all(0.0 <= held.seconds <= SECONDS_MAX for held in fields[4]):
+        raise Malformed("READY that asks for a lease of no length there is")
+
+
+def _lease(fields: Fields) -> None:
+    if fields[8] is not None:
+        fields[8] = wire.Terms(*fields[8][:3])
+
+
+def _answer(fields: Fields) -> None:
+    if any(verdict > VERDICT_MAX for _, _, _, verdict in fields[0]):
+        raise Malformed("ANSWER with an unknown verdict")
+
+
+def _ask(fields: Fields) -> None:
+    if fields[1] > fields[0]:
+        raise Malformed("ASK of a number below its own base")
+
+
+def _call(fields: Fields) -> None:
+    if fields[2] != 1 and (fields[6] or fields[7]):
+        raise Malformed("CALL of several with a key or as a stream")
+
+
+def _reply(fields: Fields) -> None:
+    fields[1] = [tuple(entry) for entry in fields[1]]
+    if sum([count for _, _, count, _ in fields[1]]) != fields[2]:
+        raise Malformed("REPLY whose ranges are not its count")
+
+
+_SHAPES: tuple[Shape, ...] = (
+    Shape(wire.Hello, list_of(_U32, wire.VERSIONS_MAX), blob(16), _U32, blob(0, 16), _EPOCH),
+    Shape(wire.Welcome, _U32, blob(16), _EPOCH, _DURATION, _DURATION, _limits),
+    Shape(wire.NoSession),
+    Batch(wire.Put, _QUEUE, _SEQ, _COUNT, _SEQ, count=2, offered=True, refine=_put),
+    Shape(wire.Confirm, _NAME, _SEQ, _SEQ, _SEQ, text(20)),
+    Shape(wire.Refused, _U32, text(NAME_BYTES_MAX), _U64, _U64, _U32, _DURATION, text(TEXT_CHARS_MAX)),
+    Entries(wire.Ready, _U32, _U64, list_of(_window, HEADER_BYTES_MAX), _U64, entry="<QIf", refine=_ready),
+    Shape(wire.Echo, _U32, flag, list_of(_U64, ENTRIES_MAX)),
+    Batch(wire.Lease, _NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32, _terms, count=3, refine=_lease),
+    Entries(wire.Done, flag, entry="<QII"),
+    Entries(wire.Answer, entry="<QIIB", refine=_answer),
+    Shape(wire.Back, _U64, _U32, _COUNT, integer(0, max(BackKind)), seconds(-1.0), text(TEXT_CHARS_MAX)),
+    Large(wire.Save, _U64, _U32, blob_up_to(wire.BLOB_BYTES_MAX), most=wire.BLOB_BYTES_MAX + 5),
+    Large(wire.Ask, _SEQ, _SEQ, text(40), map_of_anything, most=wire.ARGUMENTS_BYTES_MAX, refine=_ask),
+    Large(wire.Told, _SEQ, anything, most=FRAME_BYTES_MAX),
+    Shape(wire.Bye),
+    Batch(wire.Call, _SERVICE, _SEQ, _COUNT, _DURATION, integer(1, wire.ATTEMPTS_MAX), _EPOCH, _KEY, _U32, _U64,
+          count=2, offered=True, refine=_call),
+    Shape(wire.Cancel, _U64, _OFFSET, _COUNT),
+    Batch(wire.Part, _U64, _OFFSET, _SEQ, _COUNT, count=3),
+    Batch(wire.Reply, _U64, list_of(_range, wire.REPLY_RANGES_MAX), _COUNT, count=2, refine=_reply),
+    Shape(wire.More, _U64, _OFFSET, _U32, _U32),
+)  # fmt: skip
+_BY_COMMAND = {shape.command: shape for shape in _SHAPES}
+_BY_NUMBER = {shape.number: shape for shape in _SHAPES}
 
 
 def encode(command: Command) -> list[Buffer]:
     """The frames of one command. A `Slice` must have become a Parcel before. Raises ValueError for what is over a limit."""
-    kind, fields = _KINDS[type(command)], list[Any](command)
-    if kind in _BATCHES:
-        return _encode_batch(kind, fields[:-1], fields[-1])
-    if kind in _LARGE:
-        last = _pack(fields[-1])
-        if len(last) > _LARGE[kind]:
-            raise ValueError(f"{kind.name} of {len(last):,} bytes, the limit is {_LARGE[kind]:,}")
-        return [_frame(kind, fields[:-1]), last]
-    entry = _ENTRIES.get(kind)
-    if entry is None:
-        return [_frame(kind, fields)]
-    return [b"".join([_frame(kind, fields[:-1]), *[entry.pack(*values) for values in fields[-1]]])]
+    return _BY_COMMAND[type(command)].write(command)
 
 
 def packed_bytes(value: Any) -> int:
@@ -176,106 +259,25 @@ def packed_bytes(value: Any) -> int:
     return len(_pack(value))
 
 
-def _frame(kind: Kind, fields: list[Any]) -> bytes:
-    header = _pack(fields)
-    if len(header) > HEADER_BYTES_MAX:
-        raise ValueError(f"a header of {len(header)} bytes in {kind.name}")
-    return _HEAD.pack(MAGIC, kind, len(header)) + header  # type: ignore[no-any-return]
-
-
-def _encode_batch(kind: Kind, fields: list[Any], parcel: Parcel) -> list[Buffer]:
-    frame = _frame(kind, fields)
-    if parcel.columns is None and len(parcel.sizes) + len(parcel.body) <= INLINE_BYTES_MAX:
-        return [b"".join((frame, parcel.sizes, parcel.body))]
-    return [frame, *parcel.frames()]
-
-
 def decode(frames: Sequence[Buffer]) -> Command:
     """The command in these frames, every field checked. Raises Malformed."""
     try:
-        return _decode(frames)
+        frame = memoryview(frames[0])
+        magic, number, length = _HEAD.unpack_from(frame)
+        shape = _BY_NUMBER.get(number)
+        if magic != wire.MAGIC or shape is None:
+            raise Malformed(f"not a ZMK1 frame: {bytes(frame[:8])!r}")
+        end = HEAD_BYTES + length
+        if length > HEADER_BYTES_MAX or len(frame) < end:
+            raise Malformed(f"{shape.kind.name} with a header of {length} bytes")
+        fields = unpack_checked(frame[HEAD_BYTES:end])
+        if type(fields) is not list:
+            raise Malformed(f"{shape.kind.name} with a header that is no array")
+        shape.read(fields, frame[end:], frames)
+        if shape.refine is not None:
+            shape.refine(fields)
+        return shape.command(*fields)  # type: ignore[no-any-return]
     except Malformed:
         raise
     except (ValueError, TypeError, IndexError, OverflowError, RecursionError, StructError, msgpack.exceptions.UnpackException) as error:
         raise Malformed(f"{type(error).__name__}: {error}"[:200]) from None
-
-
-def _decode(frames: Sequence[Buffer]) -> Command:
-    frame = memoryview(frames[0])
-    magic, number, length = _HEAD.unpack_from(frame)
-    command = _TYPES.get(number)
-    if magic != MAGIC or command is None:
-        raise Malformed(f"not a ZMK1 frame: {bytes(frame[:8])!r}")
-    kind, rest = Kind(number), frame[_HEAD.size + length :]
-    if length > HEADER_BYTES_MAX or len(frame) < _HEAD.size + length:
-        raise Malformed(f"{kind.name} with a header of {length} bytes")
-    fields = unpack_checked(frame[_HEAD.size : _HEAD.size + length])
-    if type(fields) is not list:
-        raise Malformed(f"{kind.name} with a header that is no array")
-    if kind in _LARGE:
-        fields[len(_HEADERS[kind]) - 1 :] = [_last_field(kind, frames)]
-    _check(kind, fields)
-    if kind in _BATCHES:
-        fields.append(_batch(kind, fields, rest, frames))
-    elif kind in _ENTRIES:
-        fields.append(_entries(kind, rest))
-        if kind is Kind.READY:
-            fields[2] = [Window(*window[:3]) for window in fields[2]]
-            fields[4] = [Held(*held) for held in fields[4]]
-    elif len(rest):
-        raise Malformed(f"{kind.name} with {len(rest)} bytes behind its header")
-    if len(frames) != 1 and kind not in _LARGE and kind not in _BATCHES:
-        raise Malformed(f"{kind.name} in {len(frames)} frames")
-    return command(*fields)  # type: ignore[no-any-return]
-
-
-def _check(kind: Kind, fields: list[Any]) -> None:
-    """Every field that this version knows is there and right; those behind them are of a later one, and go."""
-    checks = _HEADERS[kind]
-    if len(fields) < len(checks):
-        raise Malformed(f"{kind.name} with fields missing")
-    del fields[len(checks) :]
-    for index, (check, value) in enumerate(zip(checks, fields, strict=True)):
-        if not check(value):
-            raise Malformed(f"{kind.name} with a wrong field {index}: a {type(value).__name__}")
-    if kind is Kind.PUT and fields[3] > fields[1]:
-        raise Malformed("PUT of numbers below its own base")
-    if kind is Kind.CALL and fields[2] != 1 and (fields[6] or fields[7]):
-        raise Malformed("CALL of several with a key or as a stream")
-    if kind is Kind.REPLY:
-        fields[1] = [tuple(entry) for entry in fields[1]]
-        if sum(count for _, _, count, _ in fields[1]) != fields[2]:
-            raise Malformed("REPLY whose ranges are not its count")
-    if kind is Kind.LEASE and fields[8] is not None:
-        fields[8] = Terms(*fields[8][:3])
-    if kind is Kind.ASK and fields[1] > fields[0]:
-        raise Malformed("ASK of a number below its own base")
-
-
-def _last_field(kind: Kind, frames: Sequence[Buffer]) -> Any:
-    if len(frames) != 2:
-        raise Malformed(f"{kind.name} in {len(frames)} frames")
-    if len(frames[1]) > _LARGE[kind]:
-        raise Malformed(f"{kind.name} of {len(frames[1])} bytes")
-    return unpack_checked(frames[1])
-
-
-def _batch(kind: Kind, fields: list[Any], rest: memoryview, frames: Sequence[Buffer]) -> Parcel:
-    count = fields[_BATCHES[kind]]
-    if len(frames) > 1 and len(rest):
-        raise Malformed(f"{kind.name} with a batch both inside and behind its first frame")
-    parcel = Parcel.from_joined(count, rest) if len(frames) == 1 else Parcel.from_frames(count, frames[1:])
-    parcel.check(offered=kind in _OFFERED)
-    return parcel
-
-
-def _entries(kind: Kind, rest: memoryview) -> list[Any]:
-    entry = _ENTRIES[kind]
-    if len(rest) > ENTRIES_MAX * entry.size:
-        raise Malformed(f"{kind.name} with more than {ENTRIES_MAX} entries")
-    entries = list(entry.iter_unpack(rest))
-    if kind is Kind.READY and not all(0.0 <= seconds <= SECONDS_MAX for _, _, seconds in entries):
-        raise Malformed("READY that asks for a lease of no length there is")
-    if kind is Kind.ANSWER and any(verdict > max(Verdict) for _, _, _, verdict in entries):
-        raise Malformed("ANSWER with an unknown verdict")
-    return entries
