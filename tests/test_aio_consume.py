@@ -144,6 +144,9 @@ async def test_looking_and_ruling(node: zmqkit.Node) -> None:
         q = mq.queue(name)
         await q.put_many("ab")
         assert [(peeked.seq, peeked.body) for peeked in await q.peek()] == [(1, "a"), (2, "b")]
+        assert [peeked.seq for peeked in await q.peek(after=1)] == [peeked.seq for peeked in await q.peek(seqs=[2, 9])] == [2]
+        await q.put("c")
+        assert await q.purge(seqs=[3, 9]) == 1
         await q.pause()
         assert (await q.info()).paused and await q.get(timeout=0.02) is None
         await q.resume()

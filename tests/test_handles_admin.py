@@ -110,6 +110,25 @@ def test_peek_gives_the_first_n(q: zmqkit.Queue[Any]) -> None:
     assert [m.body for m in q.peek(3)] == [0, 1, 2] and len(q.peek()) == 10 and q.peek(0) == [] and len(q.peek(1000)) == 50
 
 
+def test_peek_gives_as_many_as_are_asked_for_however_many_answers_that_takes(q: zmqkit.Queue[Any]) -> None:
+    for body in range(150):
+        q.put_soon(body)
+        if body % 3 == 0:  # parcels of different sizes
+            q._session.flush(SOON)
+    q._session.flush(SOON)
+    found = q.peek(1000)
+    assert [m.body for m in found] == list(range(150)) and [m.body for m in q.peek(100)] == list(range(100))
+    assert [m.body for m in q.peek(1000, after=found[120].seq)] == list(range(121, 150)) and q.peek(after=found[-1].seq) == []
+
+
+def test_peek_shows_those_that_are_named_and_there(q: zmqkit.Queue[Any]) -> None:
+    q.put_many(range(20))
+    assert [(m.seq, m.body) for m in q.peek(seqs=(7, 3, 3, 999, 12))] == [(3, 2), (7, 6), (12, 11)]
+    assert [m.seq for m in q.peek(2, seqs=[7, 3, 12])] == [3, 7] and [m.seq for m in q.peek(seqs=[7, 3, 12], after=3)] == [7, 12]
+    assert q.peek(seqs=[]) == [] and q.peek(state="delayed", seqs=[3]) == []
+    assert [m.seq for m in q.peek(seqs=[20, *range(1000, 10_000), 1])] == [1, 20]
+
+
 def test_peek_shows_an_attempt_that_has_failed(q: zmqkit.Queue[Any]) -> None:
     q.put("a")
     with q.get() as d:  # type: ignore[union-attr]
@@ -124,6 +143,7 @@ def test_a_state_that_is_none_is_refused(q: zmqkit.Queue[Any]) -> None:
 
 @pytest.mark.parametrize("ask", [
     lambda q: q.peek(2**70), lambda q: q.peek(1, state=object()), lambda q: q.peek(1, state="x" * 100_000),
+    lambda q: q.peek(seqs=[object()]), lambda q: q.purge([2**70]), lambda q: q.peek(after=2**70),
     lambda q: q.dead.redrive([object()]), lambda q: q.dead.drop([2**70]), lambda q: q.dead.list(seqs=[{1}]),
 ])  # fmt: skip
 def test_a_question_that_cannot_be_sent_fails_at_once_and_hurts_no_other(q: zmqkit.Queue[Any], ask: Any) -> None:
@@ -140,6 +160,16 @@ def test_purge_throws_away_what_waits_and_nothing_else(q: zmqkit.Queue[Any]) -> 
     assert q.purge() == 2 and counts(q) == (0, 1, 0, 1)
     leased.ack(wait=True)
     assert q.purge() == 0 and leased.settled is True
+
+
+def test_purge_of_some_throws_away_those_that_wait_and_nothing_else(q: zmqkit.Queue[Any]) -> None:
+    leased = one_of_each(q)
+    q.put_many(range(3))
+    seqs = [m.seq for m in q.peek()]
+    assert q.purge([leased.seq, seqs[1], *range(1000, 10_000), seqs[2]]) == 2 and counts(q) == (2, 1, 1, 1)
+    assert [m.seq for m in q.peek()] == [seqs[0], seqs[3]]
+    assert q.purge([]) == 0 and q.purge() == 3
+    leased.ack(wait=True)
 
 
 def test_a_paused_queue_takes_puts_and_gives_nothing_until_it_is_resumed(q: zmqkit.Queue[Any]) -> None:

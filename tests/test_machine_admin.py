@@ -6,6 +6,7 @@ import pytest
 from node_bench import Bench
 
 from zmqkit import wire
+from zmqkit.parcel import Parcel
 
 
 def test_a_repeated_ask_is_done_once_and_answered_twice() -> None:
@@ -96,6 +97,86 @@ def test_peek_shows_bodies_and_takes_nothing() -> None:
     assert told["rows"] == [[1, 1], [2, 1]] and told["parcels"][0][1][1] == b"12" and bench.info() == {"ready": 3}
 
 
+def one_of_each(bench: Bench) -> bytes:
+    """1 leased, 2 dead, 3 delayed, 4 to 6 ready in a parcel that is begun, 7 to 9 in one that is not; who looks."""
+    producer, consumer = bench.connect("p"), bench.connect("c", window=3)
+    bench.put(producer, 1, 6)
+    bench.put(producer, 7, 3)
+    token = bench.one_lease(consumer).token
+    bench.ready(consumer, 0, beat=2, seen=token, held=[(token, 3)])  # no more, please
+    bench.back(consumer, token, 1, 1, kind=wire.BackKind.REJECT)
+    bench.back(consumer, token, 2, 1, delay=60.0)
+    assert bench.info() == {"ready": 6, "leased": 1, "delayed": 1, "dead": 1}
+    return bench.connect("a")
+
+
+def look(bench: Bench, admin: bytes, number: int, **more: object) -> tuple[list[int], bool]:
+    told = bench.ask(admin, number, "peek", queue="q", **{"state": "ready", "count": 10, **more})
+    bodies = b"".join(frames[1] for _, frames in told["parcels"]).decode()
+    assert bodies == "".join(str(qseq) for qseq, _ in told["rows"]), "a row stands beside another's body"
+    return [qseq for qseq, _ in told["rows"]], told["more"]
+
+
+def test_peek_goes_on_behind_a_number_and_says_whether_there_is_more() -> None:
+    bench = Bench()
+    admin = one_of_each(bench)
+    assert look(bench, admin, 1, count=2) == ([4, 5], True)
+    assert look(bench, admin, 2, count=3, after=5) == ([6, 7, 8], True)
+    assert look(bench, admin, 3, count=3, after=8) == ([9], False)
+    assert look(bench, admin, 4, count=3, after=9) == look(bench, admin, 5, count=3, after=2**63) == ([], False)
+    assert look(bench, admin, 6, count=6) == ([4, 5, 6, 7, 8, 9], False)
+    assert look(bench, admin, 7, state="delayed", after=2) == ([3], False)
+    assert look(bench, admin, 8, state="delayed", after=3) == ([], False)
+
+
+def test_peek_at_some_shows_those_that_are_in_that_state_whatever_else_is_asked_for() -> None:
+    bench = Bench()
+    admin = one_of_each(bench)
+    wanted = [9, 8, 6, 4, 4, 3, 2, 1, 0, -5, 10, 2**63]
+    assert look(bench, admin, 1, seqs=wanted) == ([4, 6, 8, 9], False)
+    assert look(bench, admin, 2, seqs=wanted, after=6) == ([8, 9], False)
+    assert look(bench, admin, 3, seqs=wanted, count=2) == ([4, 6], True)
+    assert [look(bench, admin, n, seqs=wanted, state=s)[0] for n, s in ((4, "leased"), (5, "dead"), (6, "delayed"))] == [[1], [2], [3]]
+    assert look(bench, admin, 7, seqs=[]) == ([], False)
+    assert len(bench.machine.core.queues["q"].backlog.positions) - bench.machine.core.queues["q"].backlog.head == 1  # looking began nothing
+
+
+def test_peek_pages_through_many_parcels_of_which_one_answer_reads_only_some() -> None:
+    bench = Bench()
+    admin = bench.connect("p")
+    for number in range(1, 201):
+        bench.put(admin, number)
+    seen: list[int] = []
+    more, number = True, 0
+    while more:
+        number += 1
+        told = bench.ask(admin, number, "peek", queue="q", state="ready", count=1000, after=seen[-1] if seen else 0)
+        assert len(told["rows"]) <= 64
+        seen += [qseq for qseq, _ in told["rows"]]
+        more = told["more"]
+    assert seen == list(range(1, 201))
+
+
+def test_what_did_not_fit_a_frame_is_more_to_come() -> None:
+    bench = Bench()
+    peer = bench.connect("p")
+    bench.say(peer, wire.Put("q", 1, 1000, 1, Parcel.of([b"y" * 1000] * 1000, {"headers": [{"a": "x" * 200}] * 1000})))
+    told = bench.ask(peer, 1, "peek", queue="q", state="ready", count=1000)
+    assert len(told["rows"]) < 1000 and told["more"]
+
+
+def test_purge_of_some_settles_those_that_wait_and_no_other() -> None:
+    bench = Bench()
+    admin = one_of_each(bench)
+    assert bench.ask(admin, 1, "purge", queue="q", seqs=[1, 2, 3, 5, 8, 8, 77]) == {"count": 3}
+    for after in (bench, bench.crash()):
+        assert after.info() == {"ready": 4, "leased": 1, "dead": 1}
+    assert look(bench, admin, 2) == ([4, 6, 7, 9], False)
+    assert bench.ask(admin, 3, "purge", queue="q", seqs=[]) == {"count": 0}
+    assert bench.ask(admin, 4, "purge", queue="q", seqs=[5, 8]) == {"count": 0}  # gone already
+    assert bench.ask(admin, 5, "purge", queue="q") == {"count": 4}
+
+
 def test_a_repeated_look_at_messages_that_are_gone_meanwhile_is_answered_all_the_same() -> None:
     bench = Bench()
     producer, consumer, admin = bench.connect("p"), bench.connect("c"), bench.connect("a")
@@ -123,6 +204,11 @@ def test_a_repeated_look_at_messages_that_are_gone_meanwhile_is_answered_all_the
         ("redrive", {"queue": "q", "seqs": [[]]}),
         ("drop", {"queue": "q", "seqs": 7}),
         ("purge", {"queue": {}}),
+        ("purge", {"queue": "q", "seqs": [1.0]}),
+        ("peek", {"queue": "q", "state": "ready", "count": 1, "seqs": [True]}),
+        ("peek", {"queue": "q", "state": "ready", "count": 1, "after": -1}),
+        ("peek", {"queue": "q", "state": "ready", "count": 1, "after": "q"}),
+        ("list", {"after": 7}),
     ],
 )
 def test_wrong_arguments_are_answered_in_words_and_disturb_nobody(verb: str, arguments: dict[str, object]) -> None:

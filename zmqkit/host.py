@@ -168,6 +168,8 @@ class Host:
             parcels.append([parcel.count, [bytes(frame) for frame in parcel.frames()]])
             if parcel.count < place.count:
                 break
+        if count < len(result["rows"]) and "more" in result:
+            result = {**result, "more": True}
         return {**result, "rows": result["rows"][:count], "parcels": parcels}
 
     def close(self, now: float) -> None:

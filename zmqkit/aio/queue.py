@@ -11,7 +11,7 @@ from zmqkit.aio.delivery import Batch, Delivery, Got, GotBatch
 from zmqkit.aio.putting import Confirm, Lane
 from zmqkit.codec import packer, unencodable
 from zmqkit.handles import admin, queue
-from zmqkit.handles.admin import DeadLetter, Peeked, QueueInfo, peeked
+from zmqkit.handles.admin import DeadLetter, Peeked, QueueInfo, peeking, purging
 from zmqkit.handles.consumer import OnStale
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.getting import get, get_many
@@ -125,13 +125,17 @@ class Queue(Generic[T]):
     async def info(self, timeout: Duration | None = ASK_SECONDS) -> QueueInfo:
         return QueueInfo.from_wire(await self._ask("info", timeout))
 
-    async def peek(self, n: int = 10, state: str = "ready", timeout: Duration | None = ASK_SECONDS) -> list[Peeked]:
-        """Up to `n` messages that are "ready", "leased" or "delayed", without taking them."""
-        return peeked(await self._ask("peek", timeout, count=n, state=state), self._twin._load) if n > 0 else []
+    async def peek(self, n: int = 10, state: str = "ready", seqs: Sequence[int] | None = None, after: int = 0,
+                   timeout: Duration | None = ASK_SECONDS) -> List[Peeked]:  # fmt: skip
+        """Up to `n` messages that are "ready", "leased" or "delayed", lowest number first, without taking them.
 
-    async def purge(self, timeout: Duration | None = ASK_SECONDS) -> int:
-        """Throw away all messages that wait; what is leased or dead stays. Returns how many."""
-        return int((await self._ask("purge", timeout))["count"])
+        Of all, or only of `seqs`; and only such with a number above `after`: the last one's `seq` gives the next page.
+        """
+        return await self._bell.drive(peeking(self._session, self.name, self._twin._load, n, state, seqs, after, timeout))
+
+    async def purge(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
+        """Throw away all messages that wait, or those of `seqs`; what is leased or dead stays. Returns how many."""
+        return await self._bell.drive(purging(self._session, self.name, seqs, timeout))
 
     async def pause(self, timeout: Duration | None = ASK_SECONDS) -> None:
         """Give out nothing more, to nobody, until `resume`; puts go on. Survives a restart of the node."""

@@ -107,9 +107,35 @@ def _parts(seqs: Sequence[int] | None) -> list[list[int] | None]:
     return [every[start : start + ITEMS_MAX] for start in range(0, len(every), ITEMS_MAX)]
 
 
-def peeked(result: dict[str, Any], load: Load) -> list[Peeked]:
-    rows = zip(result["rows"], _messages(result, load), strict=False)
-    return [Peeked(seq, attempt, headers, body) for (seq, attempt), (headers, body) in rows]
+def peeking(session: Session, queue: str, load: Load, n: int, state: str, seqs: Sequence[int] | None, after: int,
+            timeout: Duration | None) -> Steps[list[Peeked]]:  # fmt: skip
+    """The first `n` above `after`, or those of `seqs` among them; a node tells so many at a time as fit one answer."""
+    found: list[Peeked] = []
+    for part in _parts(None if seqs is None else _ordered(seqs)):
+        more, last = True, after
+        while more and len(found) < n:
+            arguments = {"queue": queue, "state": state, "count": n - len(found), "seqs": part, "after": last}
+            result = yield from session.asking("peek", arguments, patience(timeout))
+            rows = zip(result["rows"], _messages(result, load), strict=False)
+            found += [Peeked(seq, attempt, headers, body) for (seq, attempt), (headers, body) in rows]
+            more = bool(result["more"] and result["rows"])
+            last = result["rows"][-1][0] if more else last
+    return found
+
+
+def _ordered(seqs: Sequence[int]) -> Sequence[int]:
+    try:
+        return sorted({*seqs})
+    except TypeError:
+        return seqs  # no numbers: whoever is asked will say so
+
+
+def purging(session: Session, queue: str, seqs: Sequence[int] | None, timeout: Duration | None) -> Steps[int]:
+    purged = 0
+    for part in _parts(seqs):
+        result = yield from session.asking("purge", {"queue": queue, "seqs": part}, patience(timeout))
+        purged += result["count"]
+    return purged
 
 
 def _messages(result: dict[str, Any], load: Load) -> Iterator[tuple[dict[str, Any], Any]]:

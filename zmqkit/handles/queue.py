@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema
-from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeked
+from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeking, purging
 from zmqkit.handles.consumer import BatchConsumer, Consumer, OnStale, Work
 from zmqkit.handles.delivery import Batch, Delivery, Got, GotBatch
 from zmqkit.handles.durations import Duration, patience
@@ -118,13 +118,17 @@ class Queue(Generic[T]):
     def info(self, timeout: Duration | None = ASK_SECONDS) -> QueueInfo:
         return QueueInfo.from_wire(self._ask("info", timeout))
 
-    def peek(self, n: int = 10, state: str = "ready", timeout: Duration | None = ASK_SECONDS) -> list[Peeked]:
-        """Up to `n` messages that are "ready", "leased" or "delayed", without taking them."""
-        return peeked(self._ask("peek", timeout, count=n, state=state), self._load) if n > 0 else []
+    def peek(self, n: int = 10, state: str = "ready", seqs: Sequence[int] | None = None, after: int = 0,
+             timeout: Duration | None = ASK_SECONDS) -> list[Peeked]:  # fmt: skip
+        """Up to `n` messages that are "ready", "leased" or "delayed", lowest number first, without taking them.
 
-    def purge(self, timeout: Duration | None = ASK_SECONDS) -> int:
-        """Throw away all messages that wait; what is leased or dead stays. Returns how many."""
-        return int(self._ask("purge", timeout)["count"])
+        Of all, or only of `seqs`; and only such with a number above `after`: the last one's `seq` gives the next page.
+        """
+        return run(peeking(self._session, self.name, self._load, n, state, seqs, after, timeout))
+
+    def purge(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
+        """Throw away all messages that wait, or those of `seqs`; what is leased or dead stays. Returns how many."""
+        return run(purging(self._session, self.name, seqs, timeout))
 
     def pause(self, timeout: Duration | None = ASK_SECONDS) -> None:
         """Give out nothing more, to nobody, until `resume`; puts go on. Survives a restart of the node."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zmqkit import records
@@ -19,6 +19,7 @@ from zmqkit.wire import NAME_BYTES_MAX, TEXT_CHARS_MAX, Ask, Code, Slice, Told
 Result = dict[str, Any]
 
 PEEK_MAX = 1000  # messages of one answer
+PEEK_PARCELS_MAX = 64  # that are read for it
 LIST_MAX = 1000  # queues of one answer
 STATES = ("ready", "leased", "delayed", "dead")
 
@@ -30,6 +31,7 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "count": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
     "seqs": (lambda v: type(v) is list and all(type(seq) is int for seq in v), "a list of whole numbers"),
     "after": (lambda v: type(v) is str, "a text"),
+    "peek after": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),  # a message; of `list` it is a name
 }
 OPTIONAL = ("seqs", "after")
 
@@ -66,7 +68,7 @@ class Admin:
             return _error(Code.MALFORMED, f"this node knows no verb {command.verb!r}: is it older than the client?")
         arguments = {name: value for name, value in command.arguments.items() if value is not None}
         for name in (*needed, *(name for name in OPTIONAL if name in arguments)):
-            check, what = ARGUMENTS[name]
+            check, what = ARGUMENTS.get(f"{command.verb} {name}") or ARGUMENTS[name]
             if name not in arguments or not check(arguments[name]):
                 given = f"{arguments[name]!r:.100}" if name in arguments else "none"
                 return _error(Code.MALFORMED, f"{command.verb}: {name} must be {what}, and not {given}")
@@ -130,9 +132,9 @@ class Admin:
         return {}
 
     def _purge(self, arguments: Result) -> Result:
-        """All ready and delayed messages; what is leased or dead stays."""
+        """All ready and delayed messages, or those of `seqs`; what is leased or dead stays."""
         queue = self._named(arguments)
-        return {"count": self._settle(queue, ("ready", "delayed")) if queue else 0}
+        return {"count": self._settle(queue, ("ready", "delayed"), arguments.get("seqs")) if queue else 0}
 
     def _delete(self, arguments: Result) -> Result:
         queue = self._named(arguments)
@@ -147,8 +149,8 @@ class Admin:
         core.remove_queue(queue)
         return {"count": count}
 
-    def _settle(self, queue: Queue, states: tuple[str, ...]) -> int:
-        ranges = sorted((qseq, count) for state in states for qseq, count, _, _ in queue.runs(state))
+    def _settle(self, queue: Queue, states: tuple[str, ...], seqs: list[int] | None = None) -> int:
+        ranges = sorted((qseq, count) for state in states for qseq, count, _, _ in _places(queue, state, 0, seqs))
         return self._drop_ranges(queue, ranges)
 
     def _drop_ranges(self, queue: Queue, ranges: records.Ranges) -> int:
@@ -160,20 +162,22 @@ class Admin:
     # -- messages ---------------------------------------------------------------------------------------------------
 
     def _peek(self, arguments: Result) -> Result:
-        queue, state = self._named(arguments), arguments["state"]
-        rows, parcels = self._look(queue, state, min(arguments["count"], PEEK_MAX)) if queue else ([], [])
-        return {"rows": [[qseq, queue.failed.get(qseq, 0) + 1] for qseq in rows] if queue else [], "parcels": parcels}
-
-    def _look(self, queue: Queue, state: str, limit: int) -> tuple[list[int], list[Slice]]:
-        rows: list[int] = []
+        """At most PEEK_MAX; `more` says that there are others: ask again for those `after` the last."""
+        queue, limit, more = self._named(arguments), min(arguments["count"], PEEK_MAX), False
+        rows: list[list[int]] = []
         parcels: list[Slice] = []
-        for qseq, count, position, offset in queue.runs(state):
-            count = min(count, limit - len(rows))
-            if count <= 0 or len(parcels) >= 64:
+        if queue is None:
+            return {"rows": rows, "parcels": parcels, "more": more}
+        places = _places(queue, arguments["state"], arguments.get("after", 0), arguments.get("seqs"))
+        for qseq, count, position, offset in places:
+            taken = min(count, limit - len(rows)) if len(parcels) < PEEK_PARCELS_MAX else 0
+            more = taken < count
+            if taken:
+                rows += [[seq, queue.failed.get(seq, 0) + 1] for seq in range(qseq, qseq + taken)]
+                parcels.append(Slice(position, offset, taken))
+            if more:
                 break
-            rows += range(qseq, qseq + count)
-            parcels.append(Slice(position, offset, count))
-        return rows, parcels
+        return {"rows": rows, "parcels": parcels, "more": more}
 
     def _dead_list(self, arguments: Result) -> Result:
         queue = self._named(arguments)
@@ -205,6 +209,23 @@ class Admin:
     def _drop(self, arguments: Result) -> Result:
         queue = self._named(arguments)
         return {"count": self._drop_ranges(queue, self._dead_ranges(queue, arguments)) if queue else 0}
+
+
+def _places(queue: Queue, state: str, after: int, seqs: list[int] | None) -> Iterator[tuple[int, int, int, int]]:
+    """(qseq, count, position, offset) of the messages in a state, lowest first: those above `after`, and of these perhaps only `seqs`."""
+    if seqs is None:
+        yield from queue.runs(state, after)
+        return
+    begun, whole = [], []
+    for seq in sorted({seq for seq in seqs if seq > after}):
+        batch = queue.batches.find(seq)
+        if batch is None:
+            whole.append(seq)
+        elif getattr(batch, state) >> (seq - batch.qseq) & 1:
+            begun.append((seq, 1, batch.position, seq - batch.qseq))
+    yield from begun
+    if state == "ready":
+        yield from ((seq, 1, row.position, seq - row.qseq) for seq, row in queue.backlog.find(whole))
 
 
 def _error(code: Code, text: str) -> Result:

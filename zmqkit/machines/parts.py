@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 TRIM = 4096  # how many taken rows a backlog keeps in front before it gives the memory back
@@ -89,11 +90,29 @@ class Backlog:
         while self.messages:
             self.pop()
 
-    def rows(self) -> Iterator[Row]:
-        qseq = self.qseq
-        for index in range(self.head, len(self.counts)):
+    def rows(self, after: int = 0) -> Iterator[Row]:
+        """All, or those from the one on that holds the first number above `after`."""
+        first, qseq = self.head, self.qseq
+        if after >= qseq:
+            starts = self._starts()
+            skipped = bisect_right(starts, after + 1) - 1
+            first, qseq = first + skipped, starts[skipped]
+        for index in range(first, len(self.counts)):
             yield Row(qseq, self.counts[index], self.positions[index], self.sizes[index], self.times[index])
             qseq += self.counts[index]
+
+    def find(self, qseqs: Iterable[int]) -> Iterator[tuple[int, Row]]:
+        """Those of the numbers that are here, each with its row; one pass for them all."""
+        starts = self._starts()
+        for qseq in qseqs:
+            row = bisect_right(starts, qseq) - 1
+            if 0 <= row < len(starts) - 1:
+                index = self.head + row
+                yield qseq, Row(starts[row], self.counts[index], self.positions[index], self.sizes[index], self.times[index])
+
+    def _starts(self) -> list[int]:
+        """The first number of each row, and the one behind the last."""
+        return list(accumulate(self.counts[self.head :], initial=self.qseq))
 
     def move(self, source: int, position: int) -> bool:
         """The parcel at `source` now stands at `position`."""

@@ -372,15 +372,15 @@ class Queue:
         for row in self.backlog.rows():
             yield row.qseq, row.count, row.position
 
-    def runs(self, state: str) -> Iterator[tuple[int, int, int, int]]:
-        """(qseq, count, position, offset) of the messages in a state: ready, leased, delayed or dead; lowest first
-        among the begun parcels, then the backlog."""
-        for batch in self.batches:
-            for offset, count in ranges_of(getattr(batch, state)):
+    def runs(self, state: str, after: int = 0) -> Iterator[tuple[int, int, int, int]]:
+        """(qseq, count, position, offset) of the messages above `after` in a state (ready, leased, delayed or dead), lowest first."""
+        for batch in self.batches.between(after + 1, self.next_qseq):
+            passed = max(0, after + 1 - batch.qseq)
+            for offset, count in ranges_of(getattr(batch, state) >> passed << passed):
                 yield batch.qseq + offset, count, batch.position, offset
-        if state == "ready":
-            for row in self.backlog.rows():
-                yield row.qseq, row.count, row.position, 0
+        for row in self.backlog.rows(after) if state == "ready" else ():
+            passed = max(0, after + 1 - row.qseq)
+            yield row.qseq + passed, row.count - passed, row.position, passed
 
     def oldest(self) -> float | None:
         """When the oldest message that is neither settled nor dead was accepted."""
