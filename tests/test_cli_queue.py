@@ -62,6 +62,12 @@ def test_keep_only_looks(at: list[str], name: str) -> None:
     assert [json.loads(line)["attempt"] for line in succeeds("get", name, "-v", *at)] == [1, 1]
 
 
+def test_keep_looks_at_all_there_is_and_at_no_more_than_is_asked_for(at: list[str], name: str) -> None:
+    succeeds("put", name, *at, stdin="".join(f"{n}\n" for n in range(2500)))
+    assert [int(line) for line in succeeds("get", name, "--keep", *at)] == list(range(2500))
+    assert [int(line) for line in succeeds("get", name, "--keep", "--count", "1200", *at)] == list(range(1200))
+
+
 def test_a_body_of_bytes_is_printed_as_base64(broker: Broker, at: list[str], name: str) -> None:
     with zmqkit.connect(broker.endpoint) as mq:
         mq.queue(name).put(b"\x00\xff")

@@ -111,11 +111,9 @@ def test_peek_gives_the_first_n(q: zmqkit.Queue[Any]) -> None:
 
 
 def test_peek_gives_as_many_as_are_asked_for_however_many_answers_that_takes(q: zmqkit.Queue[Any]) -> None:
-    for body in range(150):
-        q.put_soon(body)
-        if body % 3 == 0:  # parcels of different sizes
-            q._session.flush(SOON)
-    q._session.flush(SOON)
+    for body in range(130):  # each by itself, more than one answer reads
+        q.put(body)
+    q.put_many(range(130, 150))
     found = q.peek(1000)
     assert [m.body for m in found] == list(range(150)) and [m.body for m in q.peek(100)] == list(range(100))
     assert [m.body for m in q.peek(1000, after=found[120].seq)] == list(range(121, 150)) and q.peek(after=found[-1].seq) == []

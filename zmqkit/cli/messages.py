@@ -12,6 +12,7 @@ import click
 import zmqkit
 from zmqkit.cli.options import DURATION, as_json, connect_option, on_a_terminal
 
+PAGE_MESSAGES = 1000
 GET_CREDIT_MAX = 512
 LOOK_SECONDS = 0.2  # how long `get` waits before it asks whether the queue is really empty
 
@@ -99,13 +100,22 @@ def get(queue: str, count: int | None, follow: bool, keep: bool, timeout: float,
     with zmqkit.connect(endpoint) as mq:
         q = mq.queue(queue)
         if keep:
-            write(q.peek(q.info().ready if count is None else count), verbose)
+            for page in look(q, count):
+                write(page, verbose)
             return
         for number, d in enumerate(take(q, count, timeout, follow), 1):
             with d:
                 write([d], verbose)
             if number == count:
                 break  # what had come beyond that goes back, uncounted
+
+
+def look(q: zmqkit.Queue[Any], count: int | None) -> Iterator[list[zmqkit.Peeked]]:
+    """What is ready, in order and page by page: it may be more than fits into memory."""
+    after, left = 0, q.info().ready if count is None else count
+    while left > 0 and (page := q.peek(min(left, PAGE_MESSAGES), after=after)):
+        yield page
+        after, left = page[-1].seq, left - len(page)
 
 
 def take(q: zmqkit.Queue[Any], count: int | None, timeout: float, follow: bool) -> Iterator[zmqkit.Delivery[Any]]:
