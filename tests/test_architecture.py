@@ -19,7 +19,7 @@ FLOOR = {
     "errors": 1,
     **dict.fromkeys(("wire", "framing", "fields", "parcel", "codec", "records", "sockets", "security", "discovery", "journal"), 2),
     **dict.fromkeys(("machines", "gateways"), 3),
-    **dict.fromkeys(("host", "reactor", "simulator"), 4),
+    **dict.fromkeys(("host", "reactor", "ports", "bridge", "simulator"), 4),
     "handles": 5,
     **dict.fromkeys(("aio", "tasks"), 6),
     "cli": 7,

@@ -11,10 +11,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from logging import getLogger
 from math import ceil, inf
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
@@ -22,12 +22,25 @@ from zmqkit import framing
 from zmqkit.errors import Closed
 from zmqkit.host import Host
 from zmqkit.journal.log import Log
-from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Buffer
-from zmqkit.sockets import Context, Socket, Waker, close_dealer, doubt, open_dealer, open_router, readable, receive, send
+from zmqkit.ports import TURN_MESSAGES_MAX, Application, Doors, Gateway, Port
+from zmqkit.sockets import (
+    Context,
+    Socket,
+    Waker,
+    close_dealer,
+    deliver,
+    doubt,
+    open_dealer,
+    open_foreign_dealer,
+    open_foreign_router,
+    open_router,
+    readable,
+    receive,
+    send,
+)  # fmt: skip
 
-TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 SLEEP_SECONDS_MAX = 60.0
 GOODBYE_LINGER_MS = 500
 LOCAL = b"\0local"  # begins the routing ids of links inside this process; libzmq's own have five bytes
@@ -41,33 +54,6 @@ _START = time.time() - time.clock_gettime(_CLOCK)
 def now() -> float:
     """Unix time at the start of the process + the boot-time clock since: never jumps, and records may hold it."""
     return _START + time.clock_gettime(_CLOCK)
-
-
-class Application(Protocol):
-    """What lives on a client's machine. All is called on the I/O thread; an exception of `pump` or `handle` ends the reactor."""
-
-    machine: ClientMachine
-
-    def pump(self, now: float) -> None:
-        """Feed the machine, before its output is taken."""
-
-    def handle(self, events: list[Any], now: float) -> None: ...
-
-    def closed(self, error: Exception | None) -> None:
-        """The reactor ends: fail all that waits."""
-
-
-class Port:
-    """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
-
-    def __init__(self, application: Application, endpoint: str | None) -> None:
-        self.application = application
-        self.endpoint = endpoint
-        self.socket: Socket | None = None
-        self.monitor: Socket | None = None
-        self.peer = b""  # of a local link: its routing id at the host
-        self.inbox: deque[list[Buffer]] = deque()
-        self.deadline = -inf  # of its machine, when it was last asked
 
 
 class Reactor:
@@ -130,6 +116,42 @@ class Reactor:
     def attach(self, application: Application, endpoint: str | None) -> None:
         self._ports.append(Port(application, endpoint))
 
+    def attach_gateway(self, gateway: Gateway, endpoints: list[str]) -> list[str]:
+        """Open its doors, bound ROUTERs, for foreign peers; returns the real endpoints. Raises AddressInUse, Error."""
+        opened = [open_foreign_router(self._context, endpoint) for endpoint in endpoints]
+        self._open_doors(gateway, [door for door, _ in opened], peers=True)
+        return [endpoint for _, endpoint in opened]
+
+    def attach_outward(self, gateway: Gateway, endpoint: str, routing_id: bytes) -> None:
+        """Connect it to a foreign broker."""
+        self._open_doors(gateway, [open_foreign_dealer(self._context, endpoint, routing_id)], peers=False)
+
+    def reopen(self, gateway: Gateway, endpoint: str, routing_id: bytes) -> None:
+        """Leave the foreign broker and come back under another routing id. On the I/O thread."""
+        for port in self._ports:
+            if port.doors is not None and port.doors.gateway is gateway:
+                self._close_doors(port)
+                port.doors.sockets = [open_foreign_dealer(self._context, endpoint, routing_id)]
+                self._poller.register(port.doors.sockets[0], zmq.POLLIN)
+
+    def deliver(self, gateway: Gateway, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
+        """Send through a door of that gateway; the reason if it did not leave. On the I/O thread."""
+        doors = next(port.doors for port in self._ports if port.doors is not None and port.doors.gateway is gateway)
+        return doors.deliver(door, peer, frames)
+
+    def _open_doors(self, gateway: Gateway, sockets: list[Socket], peers: bool) -> None:
+        port = Port(gateway, None)
+        port.doors = Doors(gateway, sockets, peers)
+        for socket in sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._ports.append(port)
+        gateway.machine.start(now())
+
+    def _close_doors(self, port: Port) -> None:
+        for socket in port.doors.sockets if port.doors is not None else []:
+            self._poller.unregister(socket)
+            socket.close()
+
     def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
         """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
         self._host = Host(machine, log, self._deliver, self.wake)
@@ -187,6 +209,8 @@ class Reactor:
             self._calls.popleft()(moment)
         for port in list(self._ports):
             speaks = port.socket in heard or port.monitor in heard or port.inbox
+            if port.doors is not None and port.doors.drain(heard, moment):
+                everyone = True
             if speaks:
                 self._drain_port(port)
             if speaks or everyone or port.deadline <= moment:
@@ -226,15 +250,7 @@ class Reactor:
             return None
         if self._router is None:
             return "the peer is gone"
-        try:
-            send(self._router, [peer, *frames])
-        except zmq.Again:
-            return "the peer does not read"
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return "the peer is gone"
-            raise
-        return None
+        return deliver(self._router, [peer, *frames])
 
     # -- client links ---------------------------------------------------------------------------------------------------
 
@@ -321,6 +337,7 @@ class Reactor:
             except Exception:
                 log.exception("while closing")
             self._disconnect(port, GOODBYE_LINGER_MS if port.application.machine.up else 0)
+            self._close_doors(port)
         if self._host is not None:
             self._host.close(now())
         if self._router is not None:

@@ -32,14 +32,19 @@ IN_DOUBT = {
 }
 
 
-def _set_common(socket: Socket) -> None:
+def _set_limits(socket: Socket) -> None:
     socket.sndhwm = socket.rcvhwm = HWM_MESSAGES
     socket.maxmsgsize = FRAME_BYTES_MAX  # a larger frame ends the link: without a limit one header reserves gigabytes
-    # A half-open connection (cable, sleep, firewall) ends within 1.5 s; the kernel alone would take minutes.
-    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 500, 1500, 1500
     socket.handshake_ivl = 3000  # the default lets a mute stranger hold a descriptor for 30 s
     socket.sndtimeo = 0  # nothing may block the one I/O thread
     socket.backlog = 1024
+    socket.linger = 0
+
+
+def _set_common(socket: Socket) -> None:
+    _set_limits(socket)
+    # A half-open connection (cable, sleep, firewall) ends within 1.5 s; the kernel alone would take minutes.
+    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 500, 1500, 1500
 
 
 def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
@@ -47,6 +52,10 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
     socket = context.socket(zmq.ROUTER)
     _set_common(socket)
     socket.linger = ROUTER_LINGER_MS
+    return _bound(socket, endpoints)
+
+
+def _bound(socket: Socket, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
     socket.router_mandatory = True  # a peer that is gone is an error (EHOSTUNREACH), not a silent drop
     socket.router_handover = False  # nobody takes over another's routing id
     bound = []
@@ -61,6 +70,24 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
             raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
         bound.append(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
     return socket, bound
+
+
+def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:
+    """For peers of another protocol, with its own heartbeats: old libraries take those of ZMTP for an error. Raises as `open_router`."""
+    socket = context.socket(zmq.ROUTER)
+    _set_limits(socket)
+    socket, bound = _bound(socket, [endpoint])
+    return socket, bound[0]
+
+
+def open_foreign_dealer(context: Context, endpoint: str, routing_id: bytes = b"") -> Socket:
+    """To a broker of another protocol. It reconnects by itself: what was lost meanwhile is that protocol's to notice."""
+    socket = context.socket(zmq.DEALER)
+    _set_limits(socket)
+    if routing_id:
+        socket.setsockopt(zmq.ROUTING_ID, routing_id)
+    socket.connect(endpoint)
+    return socket
 
 
 _TCP = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]\s/@*:]+):([0-9]{1,5})")
@@ -80,7 +107,7 @@ def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
     """A DEALER on its way to `endpoint`, and the monitor that tells when it is in doubt. Raises Error for no address."""
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
-    socket.linger = 0  # in doubt nothing of a link may leave any more: the next link says it again
+    # LINGER 0 stays: in doubt nothing of a link may leave any more, the next link says it again.
     socket.reconnect_ivl = -1  # a link is one connection: a DEALER that reconnects alone sends on, without the lost part
     socket.immediate = False  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
     monitor = socket.get_monitor_socket(sum(IN_DOUBT))
@@ -124,6 +151,19 @@ def send(socket: Socket, frames: Sequence[Buffer]) -> None:
     for frame in frames[:-1]:
         socket.send(frame, _MORE)
     socket.send(frames[-1], _NOBLOCK)
+
+
+def deliver(socket: Socket, frames: Sequence[Buffer]) -> str | None:
+    """Send by a ROUTER or DEALER; the reason if it did not leave."""
+    try:
+        send(socket, frames)
+    except zmq.Again:
+        return "the peer does not read"
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return "the peer is gone"
+        raise
+    return None
 
 
 def doubt(monitor: Socket) -> str | None:

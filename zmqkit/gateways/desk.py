@@ -46,8 +46,10 @@ Event = Reply | Part | Request | Withdrawn
 
 
 class Desk(Protocol):
-    def call(self, service: str, frames: Frames, ticket: Any, seconds: float, *, wait: bool = True, key: str = "") -> None:
-        """Ask a service; `Reply` under `ticket` is told once. `wait` False: no worker now is the end of it."""
+    def call(
+        self, service: str, frames: Frames, ticket: Any, seconds: float, *, wait: bool = True, key: str = "", stream: bool = False
+    ) -> None:
+        """Ask a service; `Reply` under `ticket` is told once. `wait` False: no worker now is the end of it. `stream`: `Part`s may precede."""
 
     def cancel(self, ticket: Any) -> None:
         """Nobody waits for it any more. No `Reply` follows."""

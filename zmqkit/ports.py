@@ -1,0 +1,73 @@
+"""What hangs on a reactor: applications on their links, and gateways with doors for foreign peers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Protocol
+
+from zmqkit.machines.link import ClientMachine
+from zmqkit.parcel import Buffer
+from zmqkit.sockets import Socket, deliver, readable, receive
+
+TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
+
+
+class Application(Protocol):
+    """What lives on a client's machine. All is called on the I/O thread; an exception of `pump` or `handle` ends the reactor."""
+
+    machine: ClientMachine
+
+    def pump(self, now: float) -> None:
+        """Feed the machine, before its output is taken."""
+
+    def handle(self, events: list[Any], now: float) -> None: ...
+
+    def closed(self, error: Exception | None) -> None:
+        """The reactor ends: fail all that waits."""
+
+
+class Port:
+    """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
+
+    def __init__(self, application: Application, endpoint: str | None) -> None:
+        self.application = application
+        self.endpoint = endpoint
+        self.socket: Socket | None = None
+        self.monitor: Socket | None = None
+        self.peer = b""  # of a local link: its routing id at the host
+        self.inbox: deque[list[Buffer]] = deque()
+        self.doors: Doors | None = None  # of a gateway
+        self.deadline = -inf  # of its machine, when it was last asked
+
+
+class Gateway(Application, Protocol):
+    """A gateway: an application that also speaks with foreign peers."""
+
+    def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None: ...
+
+
+class Doors:
+    """The foreign sockets of a gateway: ROUTERs that are bound, or one DEALER that is connected (its only peer is b"")."""
+
+    def __init__(self, gateway: Gateway, sockets: list[Socket], peers: bool) -> None:
+        self.gateway, self.sockets, self._peers = gateway, sockets, peers
+
+    def drain(self, heard: set[Any], moment: float) -> bool:
+        """Hand on what is there, up to a bound. Was there anything?"""
+        spoke = False
+        for door, socket in enumerate(self.sockets):
+            if socket not in heard:
+                continue
+            spoke = True
+            for _ in range(TURN_MESSAGES_MAX):
+                frames = receive(socket)
+                peer = frames.pop(0) if self._peers else b""
+                self.gateway.receive(door, peer, frames, moment)
+                if not readable(socket):
+                    break
+        return spoke
+
+    def deliver(self, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
+        return deliver(self.sockets[door], [peer, *frames] if self._peers else frames)
