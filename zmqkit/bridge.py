@@ -20,6 +20,7 @@ import msgpack
 from zmqkit import codec
 from zmqkit.gateways import desk
 from zmqkit.gateways.desk import Frames, Translator
+from zmqkit.gateways.outward import OutwardLink
 from zmqkit.machines import events as ev
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.machines.link import ClientMachine
@@ -51,14 +52,16 @@ class Stream:
 
 
 class Bridge:
-    """An application of the reactor. `translator` is set before it is attached; `serves` asks the node in this process."""
+    """An application of the reactor. `translator` and `deliver` are set before it runs; `serves` asks the node in this process."""
 
     translator: Translator
 
-    def __init__(self, deliver: Deliver, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
+    deliver: Deliver  # and this
+
+    def __init__(self, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
         self.machine = ClientMachine(os.urandom(16), random.random)
         self.dropped = 0  # calls that ended without an answer for a foreign client
-        self._deliver, self._wake, self._serves = deliver, wake, serves
+        self._wake, self._serves = wake, serves
         self._offers: dict[str, int] = {}
         self._gated: deque[Job] = deque()  # may not be started yet
         self._streams: dict[Any, Stream] = {}  # by ticket
@@ -148,6 +151,9 @@ class Bridge:
         self._now = now
         self.translator.receive(door, peer, frames, now)
 
+    def cut(self, was_up: bool, now: float) -> None:
+        """There is no connection that could be cut: peers come to our doors."""
+
     def pump(self, now: float) -> None:
         self._now = now
         self.machine.tick(now)
@@ -165,6 +171,9 @@ class Bridge:
     def closed(self, error: Exception | None) -> None:
         """Foreign peers notice by themselves: their protocols have heartbeats, or they ask again."""
 
+    def _sends(self) -> list[desk.Send]:
+        return self.translator.take()
+
     def _step(self, now: float) -> None:
         while self._gated and now < self._gated[0].lease.starts_until:
             job = self._gated.popleft()
@@ -177,8 +186,8 @@ class Bridge:
                 translator.hear(heard, now)
             if translator.deadline <= now:
                 translator.tick(now)
-            for send in translator.take():
-                reason = self._deliver(send.door, send.peer, send.frames)
+            for send in self._sends():
+                reason = self.deliver(send.door, send.peer, send.frames)
                 if reason is not None:
                     translator.gone(send.door, send.peer, now)
             if not self._heard:
@@ -268,6 +277,22 @@ class Bridge:
         if job in self._allowed:
             self._allowed[job] = event.parts
             self._send_parts(job)
+
+
+class OutwardBridge(Bridge):
+    """Of a link to a foreign broker. `reopen` gives it a new connection, under the routing id that it wants."""
+
+    link: OutwardLink
+    reopen: Callable[[bytes], None]
+
+    def cut(self, was_up: bool, now: float) -> None:
+        self._now = now
+        self.link.cut(now, was_up)
+
+    def _sends(self) -> list[desk.Send]:
+        if self.link.wants_new_socket():
+            self.reopen(self.link.routing_id)
+        return self.link.take()
 
 
 _HEARS: dict[type, Callable[[Bridge, Any], None]] = {

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import Buffer
-from zmqkit.sockets import Socket, deliver, readable, receive
+from zmqkit.sockets import NEVER_UP, Socket, deliver, doubt, readable, receive
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 
@@ -28,31 +28,22 @@ class Application(Protocol):
         """The reactor ends: fail all that waits."""
 
 
-class Port:
-    """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
-
-    def __init__(self, application: Application, endpoint: str | None) -> None:
-        self.application = application
-        self.endpoint = endpoint
-        self.socket: Socket | None = None
-        self.monitor: Socket | None = None
-        self.peer = b""  # of a local link: its routing id at the host
-        self.inbox: deque[list[Buffer]] = deque()
-        self.doors: Doors | None = None  # of a gateway
-        self.deadline = -inf  # of its machine, when it was last asked
-
-
 class Gateway(Application, Protocol):
     """A gateway: an application that also speaks with foreign peers."""
 
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None: ...
 
+    def cut(self, was_up: bool, now: float) -> None:
+        """The connection to its broker is gone, or never was."""
+
 
 class Doors:
-    """The foreign sockets of a gateway: ROUTERs that are bound, or one DEALER that is connected (its only peer is b"")."""
+    """The foreign sockets of a gateway: ROUTERs that are bound; or one DEALER on a connection, whose only peer is b""."""
 
-    def __init__(self, gateway: Gateway, sockets: list[Socket], peers: bool) -> None:
-        self.gateway, self.sockets, self._peers = gateway, sockets, peers
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.sockets: list[Socket] = []
+        self.monitor: Socket | None = None  # of the DEALER
 
     def drain(self, heard: set[Any], moment: float) -> bool:
         """Hand on what is there, up to a bound. Was there anything?"""
@@ -63,11 +54,36 @@ class Doors:
             spoke = True
             for _ in range(TURN_MESSAGES_MAX):
                 frames = receive(socket)
-                peer = frames.pop(0) if self._peers else b""
+                peer = frames.pop(0) if self.monitor is None else b""
                 self.gateway.receive(door, peer, frames, moment)
                 if not readable(socket):
                     break
+        if self.monitor is not None and self.monitor in heard:
+            spoke, reason = True, doubt(self.monitor)
+            if reason is not None:
+                self.gateway.cut(reason != NEVER_UP, moment)
         return spoke
 
     def deliver(self, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
-        return deliver(self.sockets[door], [peer, *frames] if self._peers else frames)
+        return deliver(self.sockets[door], [peer, *frames] if self.monitor is None else frames)
+
+
+class Port:
+    """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
+
+    def __init__(self, application: Application, endpoint: str | None) -> None:
+        self.application = application
+        self.endpoint = endpoint
+        self.socket: Socket | None = None
+        self.monitor: Socket | None = None
+        self.peer = b""  # of a local link: its routing id at the host
+        self.inbox: deque[list[Buffer]] = deque()
+        self.deadline = -inf  # of its machine, when it was last asked
+
+
+class GatewayPort(Port):
+    """A gateway's link to the host in this reactor, and its doors."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway, None)
+        self.doors = Doors(gateway)

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from logging import getLogger
 from math import ceil, inf
 from typing import Any
@@ -24,7 +24,7 @@ from zmqkit.host import Host
 from zmqkit.journal.log import Log
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Buffer
-from zmqkit.ports import TURN_MESSAGES_MAX, Application, Doors, Gateway, Port
+from zmqkit.ports import TURN_MESSAGES_MAX, Application, Gateway, GatewayPort, Port
 from zmqkit.sockets import (
     Context,
     Socket,
@@ -116,41 +116,42 @@ class Reactor:
     def attach(self, application: Application, endpoint: str | None) -> None:
         self._ports.append(Port(application, endpoint))
 
-    def attach_gateway(self, gateway: Gateway, endpoints: list[str]) -> list[str]:
-        """Open its doors, bound ROUTERs, for foreign peers; returns the real endpoints. Raises AddressInUse, Error."""
-        opened = [open_foreign_router(self._context, endpoint) for endpoint in endpoints]
-        self._open_doors(gateway, [door for door, _ in opened], peers=True)
-        return [endpoint for _, endpoint in opened]
-
-    def attach_outward(self, gateway: Gateway, endpoint: str, routing_id: bytes) -> None:
-        """Connect it to a foreign broker."""
-        self._open_doors(gateway, [open_foreign_dealer(self._context, endpoint, routing_id)], peers=False)
-
-    def reopen(self, gateway: Gateway, endpoint: str, routing_id: bytes) -> None:
-        """Leave the foreign broker and come back under another routing id. On the I/O thread."""
-        for port in self._ports:
-            if port.doors is not None and port.doors.gateway is gateway:
-                self._close_doors(port)
-                port.doors.sockets = [open_foreign_dealer(self._context, endpoint, routing_id)]
-                self._poller.register(port.doors.sockets[0], zmq.POLLIN)
-
-    def deliver(self, gateway: Gateway, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
-        """Send through a door of that gateway; the reason if it did not leave. On the I/O thread."""
-        doors = next(port.doors for port in self._ports if port.doors is not None and port.doors.gateway is gateway)
-        return doors.deliver(door, peer, frames)
-
-    def _open_doors(self, gateway: Gateway, sockets: list[Socket], peers: bool) -> None:
-        port = Port(gateway, None)
-        port.doors = Doors(gateway, sockets, peers)
-        for socket in sockets:
+    def attach_gateway(self, gateway: Gateway, endpoints: list[str]) -> tuple[GatewayPort, list[str]]:
+        """Give it doors for foreign peers: a ROUTER at each endpoint. Returns the real ones too. Raises AddressInUse, Error."""
+        port = self.attach_outward(gateway)
+        bound = []
+        for endpoint in endpoints:
+            socket, real = open_foreign_router(self._context, endpoint)
+            port.doors.sockets.append(socket)
             self._poller.register(socket, zmq.POLLIN)
+            bound.append(real)
+        return port, bound
+
+    def attach_outward(self, gateway: Gateway) -> GatewayPort:
+        """One that connects to a foreign broker, by `reopen`."""
+        port = GatewayPort(gateway)
         self._ports.append(port)
         gateway.machine.start(now())
+        return port
 
-    def _close_doors(self, port: Port) -> None:
-        for socket in port.doors.sockets if port.doors is not None else []:
+    def reopen(self, port: GatewayPort, endpoint: str, routing_id: bytes) -> None:
+        """Leave the foreign broker, if it is there, and come back under that routing id. On the I/O thread."""
+        self._close_doors(port)
+        socket, port.doors.monitor = open_foreign_dealer(self._context, endpoint, routing_id)
+        port.doors.sockets = [socket]
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(port.doors.monitor, zmq.POLLIN)
+
+    def _close_doors(self, port: GatewayPort) -> None:
+        doors = port.doors
+        for socket in [*doors.sockets, *([doors.monitor] if doors.monitor is not None else [])]:
             self._poller.unregister(socket)
-            socket.close()
+        for socket in doors.sockets:
+            if doors.monitor is not None:
+                close_dealer(socket, doors.monitor)
+            else:
+                socket.close()
+        doors.sockets, doors.monitor = [], None
 
     def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
         """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
@@ -209,8 +210,8 @@ class Reactor:
             self._calls.popleft()(moment)
         for port in list(self._ports):
             speaks = port.socket in heard or port.monitor in heard or port.inbox
-            if port.doors is not None and port.doors.drain(heard, moment):
-                everyone = True
+            if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
+                speaks = True
             if speaks:
                 self._drain_port(port)
             if speaks or everyone or port.deadline <= moment:
@@ -337,7 +338,8 @@ class Reactor:
             except Exception:
                 log.exception("while closing")
             self._disconnect(port, GOODBYE_LINGER_MS if port.application.machine.up else 0)
-            self._close_doors(port)
+            if isinstance(port, GatewayPort):
+                self._close_doors(port)
         if self._host is not None:
             self._host.close(now())
         if self._router is not None:

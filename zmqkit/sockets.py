@@ -22,8 +22,9 @@ Context = zmq.Context[Socket]
 
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
+NEVER_UP = "connection refused"
 IN_DOUBT = {
-    zmq.EVENT_CLOSED: "connection refused",
+    zmq.EVENT_CLOSED: NEVER_UP,
     zmq.EVENT_DISCONNECTED: "the connection was closed by the other side",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: is that a ZeroMQ peer?",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: wrong protocol",
@@ -80,14 +81,13 @@ def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:
     return socket, bound[0]
 
 
-def open_foreign_dealer(context: Context, endpoint: str, routing_id: bytes = b"") -> Socket:
-    """To a broker of another protocol. It reconnects by itself: what was lost meanwhile is that protocol's to notice."""
+def open_foreign_dealer(context: Context, endpoint: str, routing_id: bytes) -> tuple[Socket, Socket]:
+    """The same, on its way to a broker of another protocol; and its monitor. `routing_id` b"": ZeroMQ chooses."""
     socket = context.socket(zmq.DEALER)
     _set_limits(socket)
     if routing_id:
         socket.setsockopt(zmq.ROUTING_ID, routing_id)
-    socket.connect(endpoint)
-    return socket
+    return _connected(socket, endpoint)
 
 
 _TCP = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]\s/@*:]+):([0-9]{1,5})")
@@ -107,6 +107,10 @@ def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
     """A DEALER on its way to `endpoint`, and the monitor that tells when it is in doubt. Raises Error for no address."""
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
+    return _connected(socket, endpoint)
+
+
+def _connected(socket: Socket, endpoint: str) -> tuple[Socket, Socket]:
     # LINGER 0 stays: in doubt nothing of a link may leave any more, the next link says it again.
     socket.reconnect_ivl = -1  # a link is one connection: a DEALER that reconnects alone sends on, without the lost part
     socket.immediate = False  # HELLO may wait in the one pipe there is; there is no other peer it could belong to

@@ -221,6 +221,11 @@ class NodeMachine:
         due = min((queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed), default=inf)
         return min(due, self._leasing.deadline, self._settling.late, self._calls.deadline)
 
+    def serves(self, title: str) -> bool:
+        """Does a worker offer this service?"""
+        service = self.core.services.get(title)
+        return service is not None and self._calls.serves(service)
+
     def stop(self, now: float) -> None:
         """No more puts and leases; clients learn it from an ECHO. What they hold waits in the journal for them."""
         core = self.core
