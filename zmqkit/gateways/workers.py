@@ -72,9 +72,16 @@ class Workers:
     def deadline(self) -> float:
         at = next(iter(self._overdue.values()), inf)
         if self._known:
-            oldest = next(iter(self._known.values()))
-            at = min(at, self._beat_at, self._now + oldest.seen + self._expiry_seconds - self._heard)
+            at = min(at, self._beat_at, self._expires_at(self._oldest))
         return at
+
+    @property
+    def _oldest(self) -> Worker:
+        return next(iter(self._known.values()))
+
+    def _expires_at(self, worker: Worker) -> float:
+        """If we listen until then."""
+        return self._now + (worker.seen + self._expiry_seconds - self._heard)
 
     def due_beats(self) -> list[Worker]:
         """Everybody, busy or not, if it is time: send each a heartbeat."""
@@ -88,8 +95,8 @@ class Workers:
     def expire(self) -> None:
         """Rule 1."""
         while self._known:
-            oldest = next(iter(self._known.values()))
-            if self._heard < oldest.seen + self._expiry_seconds:
+            oldest = self._oldest
+            if self._now < self._expires_at(oldest):
                 return
             self.forget(oldest, f"its worker was silent for {self._expiry_seconds:g} s")
 
@@ -144,10 +151,9 @@ class Workers:
             self.forget(worker, "the connection of its worker is gone", unsent=peer in self._left)
 
     def restart(self, worker: Worker, reason: str) -> None:
-        """It begins anew: what it held is lost, and it is ready."""
+        """It begins anew: what it held is lost, and it is ready. If it held nothing, it keeps its place."""
         self._end(worker, reason)
-        if worker.cid:
-            self._rest(worker)
+        self._rest(worker)
 
     def _end(self, worker: Worker, reason: str, unsent: bool = False) -> None:
         """Rule 4."""
