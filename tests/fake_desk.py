@@ -18,6 +18,7 @@ class Asked(NamedTuple):
     seconds: float
     wait: bool
     key: str
+    stream: bool
 
 
 class Settled(NamedTuple):
@@ -41,11 +42,13 @@ class FakeDesk(Desk):
 
     # -- what the gateway calls ---------------------------------------------------------------------------------------
 
-    def call(self, service: str, frames: Frames, ticket: Any, seconds: float, *, wait: bool = True, key: str = "") -> None:
+    def call(
+        self, service: str, frames: Frames, ticket: Any, seconds: float, *, wait: bool = True, key: str = "", stream: bool = False
+    ) -> None:
         assert ticket not in self.open, "one call for one ticket"
         assert 1 <= len(service.encode()) <= 255 and seconds > 0
         assert type(frames) is list and all(type(frame) is bytes for frame in frames)
-        self.open[ticket] = asked = Asked(service, frames, ticket, seconds, wait, key)
+        self.open[ticket] = asked = Asked(service, frames, ticket, seconds, wait, key, stream)
         self.asked.append(asked)
 
     def cancel(self, ticket: Any) -> None:
@@ -99,7 +102,7 @@ class FakeDesk(Desk):
         return Reply(ticket, None, reason)
 
     def more(self, ticket: Any, *frames: bytes) -> Part:
-        assert ticket in self.open
+        assert self.open[ticket].stream, "parts are for who can take them"
         return Part(ticket, list(frames))
 
 

@@ -129,22 +129,9 @@ def test_an_answer_without_frames_is_an_empty_one() -> None:
     assert queue.sent(FRONTEND, b"c") == [[b"", b""]]
 
 
-def test_parts_of_an_answer_become_one_message() -> None:
+def test_a_client_wants_its_answer_in_one_message() -> None:
     queue = Queue()
-    ticket = queue.ask(b"c", b"0")
-    queue.tell(queue.desk.more(ticket, b"1"), queue.desk.more(ticket, b"2", b"3"))
-    assert queue.nothing_sent()
-    queue.tell(queue.desk.answer(ticket, b"4"))
-    assert queue.sent(FRONTEND, b"c") == [[b"", b"1", b"2", b"3", b"4"]]
-
-
-def test_parts_that_would_become_too_large_a_message_are_given_up() -> None:
-    queue = Queue()
-    ticket = queue.ask(b"c", b"0")
-    for _ in range(2):
-        queue.tell(queue.desk.more(ticket, bytes(clients.PARTS_BYTES_MAX // 2)))
-    assert queue.desk.cancelled == [ticket] and queue.dropped == {"stream-too-long": 1} and queue.nothing_sent()
-    assert queue.keeps_nothing_of_clients()
+    assert not queue.desk.open[queue.ask(b"c", b"0")].stream
 
 
 def test_a_call_that_fails_is_answered_with_silence_and_counted() -> None:

@@ -24,17 +24,15 @@ CLIENT_REQUESTS_MAX = 100_000  # of one client, with the desk or waiting: what t
 REQUESTS_MAX = 200_000  # of all clients
 REQUESTS_BYTES_MAX = 256 * 1024 * 1024
 FRAME_BYTES = 64  # what an empty frame costs to keep
-PARTS_BYTES_MAX = 1024 * 1024  # of a streamed answer that must become one message
 
 
 class Call:
-    __slots__ = ("frames", "head", "parts", "peer", "service", "size", "streams")
+    __slots__ = ("frames", "head", "peer", "service", "size", "stream")
 
-    def __init__(self, peer: bytes, service: str, frames: Frames, head: Any, size: int, streams: bool) -> None:
+    def __init__(self, peer: bytes, service: str, frames: Frames, head: Any, size: int, stream: bool) -> None:
         self.peer, self.service, self.frames, self.size = peer, service, frames, size
         self.head = head  # what the gateway needs to address the answer
-        self.streams = streams  # does its protocol know answers in parts?
-        self.parts: Frames = []
+        self.stream = stream  # its protocol knows answers in parts
 
 
 class Client:
@@ -57,7 +55,7 @@ class Clients:
         self._tickets = count(1)
         self._requests, self._bytes = 0, 0
 
-    def ask(self, peer: bytes, service: str, frames: Frames, head: Any, *, kept: int = 0, streams: bool = False) -> str:
+    def ask(self, peer: bytes, service: str, frames: Frames, head: Any, *, kept: int = 0, stream: bool = False) -> str:
         """Returns why it was dropped; "": it will be asked. `kept`: bytes of `head`."""
         client = self._clients.get(peer)
         size = size_of(frames) + kept
@@ -69,28 +67,20 @@ class Clients:
             client = self._clients[peer] = Client()
         self._requests += 1
         self._bytes += size
-        client.waiting.append(Call(peer, service, frames, head, size, streams))
+        client.waiting.append(Call(peer, service, frames, head, size, stream))
         self._pass_on(client)
         return ""
 
     def hear(self, event: Reply | Part) -> tuple[Call, Frames] | str:
-        """What to tell whom now, or why nothing is told; "": not yet."""
+        """What to tell whom, or why nothing is told."""
         peer = self._peers.get(event.ticket)
         if peer is None:
-            return ""  # cancelled
+            return ""  # it is gone, as the desk was told
         call = self._clients[peer].asked[event.ticket]
         if isinstance(event, Part):
-            if call.streams:
-                return call, event.frames
-            # Where an answer is one message, its parts become that: in order, as more frames of it.
-            call.parts += event.frames
-            if size_of(call.parts) <= PARTS_BYTES_MAX:
-                return ""
-            self._desk.cancel(event.ticket)
-            self._end(peer, event.ticket)
-            return "stream-too-long"
+            return call, event.frames
         self._end(peer, event.ticket)
-        return (call, call.parts + event.frames) if event.frames is not None else "no-answer"
+        return (call, event.frames) if event.frames is not None else "no-answer"
 
     def gone(self, peer: bytes) -> None:
         client = self._clients.pop(peer, None)
@@ -108,7 +98,7 @@ class Clients:
             call, ticket = client.waiting.popleft(), next(self._tickets)
             client.asked[ticket] = call
             self._peers[ticket] = call.peer
-            self._desk.call(call.service, call.frames, ticket, self._seconds)
+            self._desk.call(call.service, call.frames, ticket, self._seconds, stream=call.stream)
             call.frames = []  # the desk has them
 
     def _end(self, peer: bytes, ticket: int) -> None:

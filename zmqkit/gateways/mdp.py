@@ -184,7 +184,7 @@ class Mdp:
             return "bad-service"
         if name.startswith(MMI):
             return self._managed(peer, address, name, body, now)
-        return self._clients.ask(peer, name, body, address, kept=size_of([service]), streams=tongue is TWO)
+        return self._clients.ask(peer, name, body, address, kept=size_of([service]), stream=tongue is TWO)
 
     def _worked(self, peer: bytes, tongue: Tongue, command: bytes, frames: Frames) -> str:
         hears = _HEARS[tongue.worker].get(command)
