@@ -49,7 +49,10 @@ class Desk(Protocol):
     def call(
         self, service: str, frames: Frames, ticket: Any, seconds: float, *, wait: bool = True, key: str = "", stream: bool = False
     ) -> None:
-        """Ask a service; `Reply` under `ticket` is told once. `wait` False: no worker now is the end of it. `stream`: `Part`s may precede."""
+        """Ask a service; `Reply` under `ticket` is told once. `wait` False: no worker now is the end of it.
+
+        `stream`: `Part`s may precede the `Reply`.
+        """
 
     def cancel(self, ticket: Any) -> None:
         """Nobody waits for it any more. No `Reply` follows."""
