@@ -157,6 +157,7 @@ def test_a_client_of_the_first_version_wants_its_answer_in_one_message() -> None
 def test_a_client_of_the_second_version_gets_parts_as_they_come_and_one_final() -> None:
     broker = Broker()
     ticket = broker.ask(b"c", *C2, b"tail", b"a")
+    assert broker.desk.open[ticket].stream
     broker.tell(broker.desk.more(ticket, b"1"))
     broker.tell(broker.desk.more(ticket))
     broker.tell(broker.desk.answer(ticket, b"3"))
