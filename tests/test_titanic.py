@@ -1,0 +1,356 @@
+"""Titanic: a request that is taken is executed and its answer kept, whatever goes down meanwhile, until it is closed or expires."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handle_world import SOON, eventually
+from titanic_world import StandIn
+
+import zmqkit
+from zmqkit.handles import titanic
+from zmqkit.handles.titanic import REPLIES, REQUESTS, Titanic
+
+HEX = b"0123456789abcdef"
+
+
+@pytest.fixture
+def node() -> Iterator[StandIn]:
+    with zmqkit.Node() as real:
+        yield StandIn(real)
+
+
+@contextmanager
+def aboard(node: StandIn, **options: Any) -> Iterator[Titanic]:
+    with Titanic(node, **options) as ship:
+        yield ship
+
+
+def request(node: StandIn, *frames: bytes) -> bytes:
+    status, uuid = node.call("titanic.request", list(frames) if len(frames) > 1 else frames[0])
+    assert status == b"200" and len(uuid) == 32 and all(letter in HEX for letter in uuid)
+    return uuid  # type: ignore[no-any-return]
+
+
+def reply(node: StandIn, uuid: bytes) -> list[bytes]:
+    return node.call("titanic.reply", uuid)  # type: ignore[no-any-return]
+
+
+def answered(node: StandIn, uuid: bytes) -> list[bytes]:
+    return eventually(lambda: (told := reply(node, uuid))[0] != b"300" and told)  # type: ignore[no-any-return]
+
+
+def close(node: StandIn, uuid: bytes) -> None:
+    assert node.call("titanic.close", uuid) == [b"200"]
+
+
+def left(node: StandIn) -> tuple[int, int]:
+    """Messages in the two queues, in whatever state."""
+    infos = [node.queue(name).info() for name in (REQUESTS, REPLIES)]
+    requests, replies = (info.ready + info.leased + info.delayed + info.dead for info in infos)
+    return requests, replies
+
+
+# -- the protocol -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("frames", "asked", "told"), [
+    ([b"one"], b"one", [b"ONE"]), ([b"one", b"two"], [b"one", b"two"], [b"ONE", b"TWO"]), ([], [], []), ([b""], b"", [b""]),
+])  # fmt: skip
+def test_a_request_is_executed_and_its_answer_told_frame_by_frame_as_often_as_it_is_asked_for(
+    node: StandIn, frames: list[bytes], asked: Any, told: list[bytes]
+) -> None:
+    node.service("upper", lambda body: body.upper() if isinstance(body, bytes) else [frame.upper() for frame in body])
+    with aboard(node):
+        uuid = request(node, b"upper", *frames)
+        assert answered(node, uuid) == [b"200", *told] == reply(node, uuid)
+        assert [(service, body) for service, body, _ in node.asked if service == "upper"] == [("upper", asked)]
+        eventually(lambda: left(node) == (0, 1))
+
+
+def test_what_nobody_serves_yet_is_pending_and_executed_once_somebody_does(node: StandIn) -> None:
+    with aboard(node):
+        uuid = request(node, b"later", b"x")
+        assert reply(node, uuid) == [b"300"]
+        eventually(lambda: node.queue(REQUESTS).info().delayed)  # it was tried
+        node.service("later", lambda body: body + b"!")
+        assert answered(node, uuid) == [b"200", b"x!"]
+
+
+def test_waiting_for_a_service_counts_no_attempt_and_holds_up_no_other(node: StandIn) -> None:
+    with aboard(node, threads=2):
+        waiting = [request(node, b"absent", b"%d" % n) for n in range(20)]
+        node.service("echo", lambda body: body)
+        assert answered(node, request(node, b"echo", b"here")) == [b"200", b"here"]
+        assert all(message.attempt == 1 for message in node.queue(REQUESTS).peek(20, state="delayed"))
+        assert {reply(node, uuid)[0] for uuid in waiting} == {b"300"}
+
+
+def test_what_was_never_requested_is_unknown_and_may_be_closed_all_the_same(node: StandIn) -> None:
+    with aboard(node):
+        for uuid in (b"0" * 32, b"no uuid", b"../../etc/passwd", b"", b"0" * 31, b"\xff" * 32, b"0" * 32 + b"\n"):
+            assert reply(node, uuid) == [b"400"]
+            close(node, uuid)
+        assert node.call("titanic.reply", [b"0" * 32, b"more"]) == node.call("titanic.reply", []) == [b"400"]
+
+
+def test_a_uuid_may_be_written_in_capitals_and_by_a_text(node: StandIn) -> None:
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        uuid = request(node, b"echo", b"x")
+        answered(node, uuid)
+        assert reply(node, uuid.upper()) == [b"200", b"x"] == node.call("titanic.reply", [uuid.decode().upper()])
+        close(node, uuid.upper())
+        assert reply(node, uuid) == [b"400"]
+
+
+@pytest.mark.parametrize("name", [b"", b"\xff", b"\0x", b"x" * 255, b"mmi.service", b"titanic.reply", 7, None])
+def test_what_can_be_no_service_is_refused_at_once(node: StandIn, name: Any) -> None:
+    with aboard(node):
+        status, reason = node.call("titanic.request", [name, b"x"])
+        assert status == b"400" and reason
+        assert left(node) == (0, 0)
+
+
+def test_an_answer_that_is_no_bytes_is_told_as_a_gateway_tells_it(node: StandIn) -> None:
+    answers: dict[bytes, Any] = {b"text": "ä", b"map": {"a": [1, None]}, b"mixed": [b"a", 1], b"nothing": None}
+    node.service("any", answers.__getitem__)
+    with aboard(node):
+        told = {name: answered(node, request(node, b"any", name))[1:] for name in answers}
+    assert told == {b"text": ["ä".encode()], b"map": [b'{"a": [1, null]}'], b"mixed": [b'["a", 1]'], b"nothing": [b"null"]}
+
+
+def test_a_full_queue_means_try_again_later(node: StandIn) -> None:
+    node.declare(REQUESTS, zmqkit.QueuePolicy(max_messages=1))
+    with aboard(node):
+        uuid = request(node, b"absent", b"1")
+        status, reason = node.call("titanic.request", [b"absent", b"2"])
+        assert status == b"500" and b"full" in reason
+        close(node, uuid)
+        request(node, b"absent", b"3")
+
+
+def test_what_is_too_large_to_be_kept_is_refused(node: StandIn) -> None:
+    with aboard(node):
+        assert node.call("titanic.request", [b"echo", bytes(2**20)])[0] == b"400"
+        assert left(node) == (0, 0)
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = zmqkit.QueuePolicy(max_attempts=1000, backoff=zmqkit.Backoff(0.001, 0.002))
+    monkeypatch.setattr(titanic, "POLICY", policy)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_fails_is_asked_again_under_another_key(node: StandIn) -> None:
+    failures = iter([ValueError("first"), ValueError("second")])
+
+    def shaky(body: bytes) -> bytes:
+        for error in failures:
+            raise error
+        return body
+
+    node.service("shaky", shaky)
+    with aboard(node):
+        uuid = request(node, b"shaky", b"x")
+        assert answered(node, uuid) == [b"200", b"x"]
+    keys = [key for service, _, key in node.asked if service == "shaky"]
+    assert keys == [uuid.decode(), f"{uuid.decode()}.1", f"{uuid.decode()}.2"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_service_that_always_fails_makes_a_dead_letter_that_can_be_redriven(node: StandIn) -> None:
+    broken = True
+
+    def shaky(body: bytes) -> bytes:
+        if broken:
+            raise ValueError("broken")
+        return body
+
+    node.service("shaky", shaky)
+    with aboard(node):
+        uuid = request(node, b"shaky", b"x")
+        status, reason = answered(node, uuid)
+        assert status == b"500" and b"failed 8 times, the last time: ValueError: broken" in reason
+        assert len([service for service, *_ in node.asked if service == "shaky"]) == titanic.FAILURES_MAX
+        broken = False
+        assert node.queue(REQUESTS).dead.redrive() == 1
+        eventually(lambda: reply(node, uuid) == [b"200", b"x"])
+
+
+def test_an_answer_that_is_too_large_to_be_kept_makes_a_dead_letter(node: StandIn) -> None:
+    node.service("large", lambda body: bytes(2**20))
+    with aboard(node):
+        status, reason = answered(node, request(node, b"large", b"x"))
+        assert status == b"500" and b"cannot be kept" in reason
+
+
+def test_something_else_in_the_queue_of_requests_becomes_a_dead_letter(node: StandIn) -> None:
+    node.queue(REQUESTS).put("rubbish")
+    node.queue(REPLIES).put("rubbish")
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        assert answered(node, request(node, b"echo", b"x")) == [b"200", b"x"]
+        assert [letter.body for letter in eventually(node.queue(REQUESTS).dead.list)] == ["rubbish"]
+
+
+# -- closing ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_answer_is_gone_and_closing_again_is_no_failure(node: StandIn) -> None:
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        one, other = request(node, b"echo", b"1"), request(node, b"echo", b"2")
+        assert answered(node, one) and answered(node, other)
+        close(node, one)
+        close(node, one)
+        assert reply(node, one) == [b"400"] and reply(node, other) == [b"200", b"2"]
+        eventually(lambda: left(node) == (0, 1))
+
+
+def test_a_request_that_is_closed_before_it_could_be_executed_never_is(node: StandIn) -> None:
+    with aboard(node):
+        uuid = request(node, b"later", b"x")
+        eventually(lambda: node.queue(REQUESTS).info().delayed)
+        close(node, uuid)
+        assert reply(node, uuid) == [b"400"] and left(node) == (0, 0)
+        node.service("later", lambda body: body)
+        node.service("echo", lambda body: body)
+        answered(node, request(node, b"echo", b"x"))
+    assert [service for service, *_ in node.asked if service == "later"] == []
+
+
+def test_a_dead_letter_is_closed_too(node: StandIn) -> None:
+    node.service("large", lambda body: bytes(2**20))
+    with aboard(node):
+        uuid = request(node, b"large", b"x")
+        answered(node, uuid)
+        close(node, uuid)
+        assert reply(node, uuid) == [b"400"] and left(node) == (0, 0)
+
+
+def test_what_is_closed_while_it_is_executed_leaves_nothing_behind(node: StandIn) -> None:
+    begun, end = threading.Event(), threading.Event()
+    node.service("slow", lambda body: (begun.set(), end.wait(SOON), b"late")[2])
+    with aboard(node):
+        uuid = request(node, b"slow", b"x")
+        assert begun.wait(SOON)
+        close(node, uuid)
+        assert reply(node, uuid) == [b"400"] and left(node) == (1, 1)  # the request, and a mark that it is closed
+        close(node, uuid)
+        end.set()
+        eventually(lambda: left(node) == (0, 0))
+        assert reply(node, uuid) == [b"400"]
+
+
+# -- expiry -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_expires_and_is_thrown_away(node: StandIn) -> None:
+    node.service("echo", lambda body: body)
+    with aboard(node, keep=0.3):
+        uuid = request(node, b"echo", b"x")
+        assert answered(node, uuid) == [b"200", b"x"]
+        eventually(lambda: reply(node, uuid) == [b"400"])
+        eventually(lambda: left(node) == (0, 0))
+
+
+def test_what_has_expired_while_nothing_ran_is_thrown_away_at_start(node: StandIn) -> None:
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        old = request(node, b"echo", b"x")
+        answered(node, old)
+        eventually(lambda: left(node) == (0, 1))
+    with aboard(node, keep=0.0):
+        assert reply(node, old) == [b"400"]
+        eventually(lambda: left(node) == (0, 0))
+
+
+# -- restarts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_and_requests_are_found_again_by_the_next_one(tmp_path: Path) -> None:
+    with zmqkit.Node(journal=str(tmp_path)) as real:
+        node = StandIn(real)
+        node.service("echo", lambda body: body)
+        node.service("large", lambda body: bytes(2**20))
+        with aboard(node):
+            done = [request(node, b"echo", b"%d" % n) for n in range(150)]  # more than one answer to a peek holds
+            dead, open_, closed = request(node, b"large", b"x"), request(node, b"later", b"y"), request(node, b"later", b"z")
+            assert [answered(node, uuid)[1] for uuid in done] == [b"%d" % n for n in range(150)] and answered(node, dead)
+            close(node, closed)
+            close(node, done[0])
+    with zmqkit.Node(journal=str(tmp_path)) as real:
+        node = StandIn(real)
+        with aboard(node):
+            assert [reply(node, uuid)[1] for uuid in done[1:]] == [b"%d" % n for n in range(1, 150)]
+            assert reply(node, done[0]) == reply(node, closed) == [b"400"]
+            assert reply(node, dead)[0] == b"500" and reply(node, open_) == [b"300"]
+            node.service("later", lambda body: body)
+            assert answered(node, open_) == [b"200", b"y"]
+            assert node.asked == [call for call in node.asked if call[0].startswith("titanic.") or call[1] == b"y"]
+
+
+def test_a_request_that_was_answered_but_not_settled_is_not_executed_again(node: StandIn) -> None:
+    """The process ended between the answer and the ack."""
+    uuid = "ab" * 16
+    node.queue(REPLIES).put({"uuid": uuid, "at": 2e9, "body": b"first"})
+    node.queue(REQUESTS).put({"uuid": uuid, "service": "echo", "body": b"again"})
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        eventually(lambda: left(node) == (0, 1))
+        assert reply(node, uuid.encode()) == [b"200", b"first"]
+    assert [service for service, *_ in node.asked if service == "echo"] == []
+
+
+def test_an_answer_that_was_stored_twice_is_closed_whole(node: StandIn) -> None:
+    """It was in doubt whether the first was stored."""
+    for _ in range(2):
+        node.queue(REPLIES).put({"uuid": "ab" * 16, "at": 2e9, "body": b"x"})
+    with aboard(node):
+        assert reply(node, b"ab" * 16) == [b"200", b"x"]
+        close(node, b"ab" * 16)
+        assert left(node) == (0, 0)
+
+
+def test_a_request_that_was_closed_in_somebodys_hands_is_not_executed_after_a_restart(node: StandIn) -> None:
+    uuid = "ab" * 16
+    node.queue(REQUESTS).put({"uuid": uuid, "service": "echo", "body": b"x"})
+    node.queue(REPLIES).put({"uuid": uuid, "closed": True})
+    node.service("echo", lambda body: body)
+    with aboard(node):
+        assert reply(node, uuid.encode()) == [b"400"]
+        eventually(lambda: left(node) == (0, 0))
+    assert [service for service, *_ in node.asked if service == "echo"] == []
+
+
+def test_a_mark_whose_request_is_gone_goes_at_start(node: StandIn) -> None:
+    node.queue(REPLIES).put({"uuid": "ab" * 16, "closed": True})
+    node.queue(REPLIES).put({"uuid": "ab" * 16, "at": 2e9, "body": b"x"})
+    with aboard(node):
+        assert left(node) == (0, 0) and reply(node, b"ab" * 16) == [b"400"]
+
+
+def test_what_runs_is_finished_when_it_closes_and_its_services_are_gone(node: StandIn) -> None:
+    begun, end = threading.Event(), threading.Event()
+    node.service("slow", lambda body: (begun.set(), end.wait(SOON), b"late")[2])
+    ship = Titanic(node).start()
+    uuid = request(node, b"slow", b"x")
+    assert begun.wait(SOON)
+    closing = threading.Thread(target=ship.close)
+    closing.start()
+    end.set()
+    closing.join(SOON)
+    assert node.serving == 0 and node.queue(REPLIES).peek()[0].body["uuid"] == uuid.decode()
+    with pytest.raises(zmqkit.NoWorker):
+        reply(node, uuid)
+    Titanic(node).close()  # one that never started
