@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zmqkit.bridge import Bridge, OutwardBridge
 from zmqkit.errors import Unreachable
+from zmqkit.gateways.desk import Translator
 from zmqkit.gateways.mdp import Mdp
 from zmqkit.gateways.mdp_link import MdpClientLink, MdpWorkerLink
 from zmqkit.gateways.outward import OutwardLink
@@ -24,24 +25,43 @@ if TYPE_CHECKING:
 SCHEMES = ("mdp", "ppp")
 
 
-def open_mdp(reactor: Reactor, machine: NodeMachine, endpoint: str) -> list[str]:
-    """7/MDP and 18/MDP at one endpoint; returns the real one."""
-    bridge = Bridge(reactor.wake, machine.serves)
-    bridge.translator = Mdp(bridge, salt=os.urandom(16))
-    return _open(reactor, bridge, [endpoint])
+class Gateways:
+    """Those of one node. They are opened before its reactor starts."""
+
+    def __init__(self, reactor: Reactor, machine: NodeMachine) -> None:
+        self._reactor, self._machine = reactor, machine
+        self._bridges: dict[str, Bridge] = {}
+        self.endpoints: dict[str, list[str]] = {}  # the real ones
+
+    def open(self, mdp: str | None, ppp: tuple[str, str] | None) -> None:
+        """7/MDP and 18/MDP at one endpoint, 6/PPP at one for clients and one for workers. Raises AddressInUse, Error."""
+        if mdp is not None:
+            self._open("mdp", lambda bridge: Mdp(bridge, salt=os.urandom(16)), [mdp])
+        if ppp is not None:
+            self._open("ppp", lambda bridge: Ppp(bridge, salt=os.urandom(16)), list(ppp))
+
+    def _open(self, name: str, make: Callable[[Bridge], Translator], endpoints: list[str]) -> None:
+        bridge = self._bridges[name] = Bridge(self._reactor.wake, self._machine.serves)
+        bridge.translator = make(bridge)
+        port, self.endpoints[name] = self._reactor.attach_gateway(bridge, endpoints)
+        bridge.deliver = port.doors.deliver
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What foreign peers said in vain, by protocol and reason."""
+        counts = {name: dict(bridge.translator.dropped) for name, bridge in self._bridges.items()}
+        return {f"{name}:{reason}": count for name, reasons in counts.items() for reason, count in reasons.items()}
 
 
-def open_ppp(reactor: Reactor, machine: NodeMachine, frontend: str, backend: str) -> list[str]:
-    """6/PPP: clients at `frontend`, workers at `backend`; returns the real ones."""
-    bridge = Bridge(reactor.wake, machine.serves)
-    bridge.translator = Ppp(bridge, salt=os.urandom(16))
-    return _open(reactor, bridge, [frontend, backend])
-
-
-def _open(reactor: Reactor, bridge: Bridge, endpoints: list[str]) -> list[str]:
-    port, bound = reactor.attach_gateway(bridge, endpoints)
-    bridge.deliver = port.doors.deliver
-    return bound
+def check(mdp: object, ppp: object) -> tuple[str | None, tuple[str, str] | None]:
+    """What a Node may be asked for. Raises ValueError."""
+    if not (mdp is None or isinstance(mdp, str)):
+        raise ValueError(f"mdp={mdp!r}: give one endpoint, such as tcp://127.0.0.1:5556")
+    if ppp is None:
+        return mdp, None
+    if isinstance(ppp, tuple | list) and len(ppp) == 2 and all(isinstance(endpoint, str) for endpoint in ppp):
+        return mdp, (ppp[0], ppp[1])
+    raise ValueError(f"ppp={ppp!r}: give two endpoints, the one for clients and the one for workers")
 
 
 def is_foreign(endpoint: str) -> bool:
