@@ -149,8 +149,11 @@ class Node(Peer):
     The journal is opened and read on another thread, for that may take its time.
     """
 
-    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None) -> None:
-        self._open: Callable[[], node.Node] = partial(node.Node, *endpoints, journal=journal, durability=durability, name=name)
+    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None) -> None:  # fmt: skip
+        self._open: Callable[[], node.Node] = partial(
+            node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp
+        )
         self._twin: node.Node | None = None
 
     @classmethod
@@ -178,6 +181,16 @@ class Node(Peer):
     @property
     def endpoints(self) -> list[str]:
         return self._peer.endpoints
+
+    @property
+    def gateways(self) -> dict[str, list[str]]:
+        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers]}."""
+        return self._peer.gateways
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What peers said in vain since it began, counted by reason; that of foreign ones as "mdp:reason"."""
+        return self._peer.dropped
 
     @property
     def failure(self) -> Exception | None:

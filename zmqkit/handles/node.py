@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zmqkit.errors import JournalLocked
 from zmqkit.handles.client import Peer
 from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.gateways import Gateways, check
 from zmqkit.handles.session import Session
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
@@ -30,20 +31,26 @@ class Node(Peer):
                 number whose directory no other node holds
     durability  "disk" (a confirm waits for the disk) or "os" (survives kill -9, not a power cut); without a journal "memory"
     name        for people; the host's name if None
+    mdp         an endpoint at which clients and workers of 7/MDP and 18/MDP (Majordomo) are at home
+    ppp         two endpoints, for clients and for workers of 6/PPP (Paranoid Pirate)
 
     Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
     """
 
     aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None) -> None:
+    def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None) -> None:  # fmt: skip
         self.name = name or socket.gethostname()
+        mdp, ppp = check(mdp, ppp)
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
         self._session = Session(self._reactor, None)
         machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
+        self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:
             self.endpoints: list[str] = self._reactor.host(machine, log, list(endpoints))
+            self._gateways.open(mdp, ppp)
         except BaseException:
             log.close()
             self._reactor.close(0.0)
@@ -59,6 +66,16 @@ class Node(Peer):
     def endpoint(self) -> str:
         """The first real one, with the port that was taken where 0 was asked for; "" if there is none."""
         return self.endpoints[0] if self.endpoints else ""
+
+    @property
+    def gateways(self) -> dict[str, list[str]]:
+        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers]}."""
+        return {name: list(endpoints) for name, endpoints in self._gateways.endpoints.items()}
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What peers said in vain since it began, counted by reason; that of foreign ones as "mdp:reason"."""
+        return {**self._core.dropped, **self._gateways.dropped}
 
     @property
     def failure(self) -> Exception | None:
