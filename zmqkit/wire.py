@@ -180,7 +180,7 @@ class Slice(NamedTuple):
 class Terms(NamedTuple):
     """What a lease of calls says beside that of messages."""
 
-    seconds: float  # left until the calls' deadline: none is started after it
+    seconds: float  # until the calls' deadline, counted from the arrival of `beat`: none is started after it
     key: str  # to store with the effect; "" if there is none
     parts: int  # of a stream: how many may be sent for a start; 0: one answer is wanted
 

@@ -7,9 +7,9 @@ Rule 2         A REPLY is a DONE with a value: it counts under a live token only
 
 from __future__ import annotations
 
-from zmqkit.machines.calls import Calls
+from zmqkit.machines.calls import ANSWERS_BYTES_MAX, Calls
 from zmqkit.machines.core import Core
-from zmqkit.machines.leases import UNRECEIVED, UNSENT, UNSTARTED, Cause, Lease
+from zmqkit.machines.leases import TOKEN_COUNTER_BITS, UNRECEIVED, UNSENT, UNSTARTED, Cause, Lease
 from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.service import Job
 from zmqkit.machines.session import Client
@@ -26,6 +26,9 @@ class Answering:
 
     def reply(self, client: Client, command: Reply) -> None:
         place = 0
+        if self._settling.overwhelmed(client):
+            self._core.drop("too-many-answers", client.peer, f"REPLY of {command.count}")
+            return
         for token, offset, count, status in command.ranges:
             bodies = Parcel(command.count, command.parcel.sizes, command.parcel.body).split(place, count)
             place += count
@@ -35,7 +38,7 @@ class Answering:
     def _reply(self, client: Client, token: int, offset: int, count: int, status: int, bodies: Parcel) -> list[tuple[int, int, int, int]]:
         lease = client.leases.get(token)
         if lease is None or lease.queue > 0 or offset + count > lease.count or status > Status.END:
-            return [(token, offset, count, self._settling.verdict_of_unknown(client, token) if lease is None else Verdict.STALE)]
+            return [(token, offset, count, self._verdict_of_unknown(client, token) if lease is None else Verdict.STALE)]
         asked = ((1 << count) - 1) << offset
         mask, revoked = asked & lease.open, asked & lease.revoked
         if mask:
@@ -48,18 +51,28 @@ class Answering:
         parts = [(token, first, length, int(Verdict.STALE)) for first, length in ranges_of(revoked)]
         return parts + [(token, first, length, int(Verdict.OK)) for first, length in ranges_of(asked & ~revoked)]
 
+    def _verdict_of_unknown(self, client: Client, token: int) -> Verdict:
+        if token >> TOKEN_COUNTER_BITS != self._core.identity.epoch:
+            return Verdict.SETTLED  # leases of calls are in no log, so nobody knows what was answered before the restart
+        return self._settling.verdict_of_unknown(client, token)
+
     def part(self, client: Client, command: Part) -> None:
         lease = client.leases.get(command.number)
         if lease is None or lease.queue > 0 or not lease.open >> command.offset & 1:
             return
         job: Job = lease.batch  # type: ignore[assignment]
-        if job.stream is None or job.caller is None:
+        stream, caller = job.stream, job.caller
+        if stream is None or caller is None or not job.open or command.first + command.count - 1 <= stream.last:
+            return  # nobody wants it, or it is here
+        if len(command.parcel.body) + self._calls.budget.used > ANSWERS_BYTES_MAX:
+            self._calls.withdraw(job, job.open)
+            self._calls.lost(job, job.open, "this node holds as many bytes of answers as it can")
             return
-        part = job.stream.take(command.first, command.parcel, job.first + lease.offset + command.offset)
+        part = stream.take(command.first, command.parcel, job.first)
         if part is None:
             self._core.drop("wrong-part", client.peer, f"part {command.first} of {command.number}")
-        elif not job.caller.relinked:
-            self._core.send(self._core.clients[job.caller.client].peer, part)
+        elif not caller.relinked:
+            self._core.send(self._core.clients[caller.client].peer, part)
 
     def end(self, lease: Lease, mask: int, cause: Cause, error: str) -> None:
         """These calls are the worker's no more, without an answer (rule 1)."""
@@ -68,7 +81,8 @@ class Answering:
         lease.revoked |= mask
         self._leave(job, lease)
         calls = mask << lease.offset & job.open
-        unstarted = cause in (UNSTARTED, UNSENT, UNRECEIVED)
+        # Whoever has sent parts has begun, whatever it says.
+        unstarted = cause in (UNSTARTED, UNSENT, UNRECEIVED) and not (job.stream and job.stream.last)
         if unstarted:
             job.tried -= 1
         if calls and (unstarted or (job.key and job.tried < job.attempts)):

@@ -3,7 +3,7 @@
 Rule 1         Every call ends in exactly one event, at its deadline at the latest; the node's own verdict may come VERDICT_SECONDS later.
 Rule 2 (R-C1)  A new link repeats what is open, under its numbers: the node dispatches no number twice.
 Rule 3 (R-C2)  What was sent to a node that has restarted since, or to another one, may have been executed. Only a call with a key
-               may be made again.
+               may be made again, and no refusal is definite then.
 Rule 4         REPLYs are numbered. The next one is taken, any other has come before or will come again.
 """
 
@@ -22,7 +22,8 @@ from zmqkit.wire import ATTEMPTS_MAX, Call, Cancel, Code, More, Part, Refused, R
 
 VERDICT_SECONDS = 0.05  # after the deadline: the node knows whether a worker had it
 WINDOW_CALLS = 8192  # under way at once; more wait here
-CUT_SECONDS = 600.0  # a node forgets the calls of a client that is away for twice as long
+CUT_SECONDS = 600.0  # a node forgets the calls of a client of which it has not heard for twice as long
+SPENT = Parcel(0, b"", b"")
 _VERDICTS = {
     Status.NO_WORKER: Outcome.NO_WORKER, Status.UNDISPATCHED: Outcome.UNDISPATCHED, Status.MAYBE_EXECUTED: Outcome.MAYBE_EXECUTED,
 }  # fmt: skip
@@ -35,15 +36,16 @@ _REFUSALS = {
 class Flight:
     """Calls of one service under one deadline. Bit i of `open` is call first + i."""
 
-    __slots__ = ("attempts", "count", "deadline", "epoch", "first", "got", "key", "last", "open", "out", "parcel", "parts", "service",
-                 "ticket")  # fmt: skip
+    __slots__ = ("attempts", "count", "deadline", "doubt", "epoch", "first", "got", "key", "last", "open", "out", "parcel", "parts",
+                 "service", "ticket")  # fmt: skip
 
     def __init__(self, service: str, first: int, parcel: Parcel, ticket: Any, deadline: float, attempts: int, key: str, parts: int) -> None:
         self.service, self.first, self.parcel, self.ticket = service, first, parcel, ticket
         self.deadline, self.attempts, self.key = deadline, min(attempts, ATTEMPTS_MAX), key
         self.count = parcel.count
         self.open = (1 << parcel.count) - 1
-        self.epoch = 0  # of the node when it was sent first; 0: it was not
+        self.epoch = 0  # of the node when it was sent first; 0: it was not, or with a key, to a node that has restarted since
+        self.doubt = False  # the latter
         self.out = False  # on this link
         self.parts = parts  # of a stream: allowed in all; 0: it is none
         self.got = self.last = 0  # parts that the application took, that came
@@ -70,7 +72,7 @@ class Calling:
         self._words: list[Cancel | More] = []
         self._under_way = 0  # calls that were sent on this link and are open
         self._due: list[tuple[float, int]] = []  # a heap of deadlines and first numbers
-        self._down_at = inf
+        self._since = -inf  # of this link: the node heard of us then
 
     def __bool__(self) -> bool:
         return bool(self._flights)
@@ -90,6 +92,8 @@ class Calling:
         self._flights[flight.first] = self._by_ticket[ticket] = flight
         self._firsts.append(flight.first)
         self._unsent.append(flight)
+        if len(self._unsent) > 1000 + 2 * len(self._flights):  # those that were given up while the link was down
+            self._unsent = deque(flight for flight in self._unsent if flight.open)
         if deadline < inf:
             heappush(self._due, (deadline, flight.first))
             if len(self._due) > 1000 + 2 * len(self._flights):
@@ -121,20 +125,19 @@ class Calling:
 
     # -- the link -----------------------------------------------------------------------------------------------------
 
-    def down(self, now: float) -> None:
-        self._down_at = min(self._down_at, now)
+    def down(self) -> None:
         self._words.clear()
 
-    def resume(self, epoch: int, changed: bool, now: float) -> None:
-        """On a new link; `changed`: another node than before answers."""
+    def resume(self, epoch: int, changed: bool, now: float, proven: float) -> None:
+        """On a new link. `changed`: another node than before answers; `proven`: then we sent the newest beat that came back."""
         restarted = changed or epoch != self._epoch
-        away = now - self._down_at > CUT_SECONDS
-        self._epoch, self._down_at = epoch, inf
+        away = now - max(proven, self._since) > CUT_SECONDS
+        self._epoch, self._since = epoch, now
         self.replied = 0 if restarted else self.replied
         self._words.clear()
         for flight in list(self._flights.values()):
             if flight.epoch and flight.key and restarted:
-                flight.epoch = 0
+                flight.epoch, flight.doubt = 0, True
             elif flight.epoch and (restarted or away):
                 self._fail(flight, flight.open, Outcome.MAYBE_EXECUTED, "the node has restarted since, or forgotten it")
             elif flight.parts and flight.epoch:
@@ -234,6 +237,8 @@ class Calling:
 
     def _fail(self, flight: Flight, mask: int, outcome: Outcome, text: str, retry_after: float = 0.0) -> None:
         mask &= flight.open
+        if flight.doubt and outcome is not Outcome.MAYBE_EXECUTED:
+            outcome, text = Outcome.MAYBE_EXECUTED, f"the node has restarted since it was sent first, and now: {text}"
         for offset, count in ranges_of(mask):
             self.events.append(Failed(flight.ticket, offset, count, outcome, text, retry_after))
         self._close(flight, mask)
@@ -243,5 +248,6 @@ class Calling:
         if flight.out:
             self._under_way -= mask.bit_count()
         if not flight.open:
+            flight.parcel = SPENT
             del self._flights[flight.first], self._by_ticket[flight.ticket]
             del self._firsts[bisect_right(self._firsts, flight.first) - 1]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from zmqkit.machines.callers import Caller, Kept
+from zmqkit.machines.callers import Budget, Caller, Kept
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.keys import Keys
 from zmqkit.machines.service import Job, Service
@@ -21,8 +21,9 @@ from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel
 from zmqkit.records import mask_of, ranges_of
 from zmqkit.wire import REPLY_RANGES_MAX, Call, Cancel, Code, Kind, More, Refused, Reply, Status
 
-CALLS_MAX = 16_384  # of one caller, without an outcome
-CALLS_BYTES_MAX = 256 * 1024 * 1024  # of a node: bodies of calls, and answers that may have to be told again
+CALLS_MAX = 16_384  # of one caller, whose outcome it may not have
+CALLS_BYTES_MAX = 256 * 1024 * 1024  # of a node: bodies of calls, and answers that may have to be told again. No new calls beyond that
+ANSWERS_BYTES_MAX = 2 * CALLS_BYTES_MAX  # nor answers to those there are beyond that: their callers read nothing
 PARTS_AHEAD_MAX = 256  # of one stream: kept here until its caller has them
 ABSENCE_SECONDS = 1200.0  # a caller gives up by itself when it was cut off for half of that
 RETRY_SECONDS = 0.1  # a refused caller may ask again after that
@@ -32,72 +33,78 @@ SPENT = Parcel(0, b"", b"")
 class Calls:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._keys = Keys()
-        self._callers: dict[bytes, Caller] = {}
+        self.budget = Budget()
+        self.keys = Keys()
+        self.callers: dict[bytes, Caller] = {}
         self._answered: dict[bytes, Caller] = {}  # in this turn
         self._due: list[tuple[float, int, Job]] = []  # a heap
         self._begun = 0  # jobs, ever: what is due at the same time ends in this order
         self._ended = 0  # of those in the heap
-        self._bytes = 0
 
     # -- from the caller ----------------------------------------------------------------------------------------------
 
     def call(self, client: Client, command: Call) -> None:
         core = self._core
-        caller = self._callers.get(client.id)
+        caller = self.callers.get(client.id)
         if caller is None:
-            caller = self._callers[client.id] = Caller(client.id)
+            caller = self.callers[client.id] = Caller(client.id, self.budget)
         caller.arrived(command.replied)
         if caller.find(command.first) is not None:
             return  # rule 1: a new link has told again what there is to tell
-        service = core.service(command.service)
-        code, text = self._refusal(caller, command, service)
-        if service is None or code:
-            refused = Refused(Kind.CALL, command.service, command.first, command.count, code, RETRY_SECONDS, text)
-            core.send(client.peer, refused)
+        code, text = self._refusal(caller, command)
+        service = None if code else core.service(command.service)
+        if service is None:
+            text = text or "this node has as many services as it takes"
+            core.send(client.peer, _refused(command.service, command.first, command.count, code or Code.QUOTA, text))
             return
         job = Job(service, caller, command.first, command.parcel, core.now + command.seconds, command.attempts)
         caller.add(job)
-        self._bytes += len(job.parcel.body)
         self._expect(job)
         if command.parts:
-            job.stream = Kept(min(command.parts, PARTS_AHEAD_MAX))
+            job.stream = Kept(min(command.parts, PARTS_AHEAD_MAX), self.budget)
+        self.budget.used += _size(job.parcel)
         if command.key:
             self._join(job, command.key)
         else:
             self._offer(job)
 
-    def _refusal(self, caller: Caller, command: Call, service: Service | None) -> tuple[int, str]:
+    def _refusal(self, caller: Caller, command: Call) -> tuple[int, str]:
+        """What is definite about these calls comes last: a restart makes all else doubtful (rule 2)."""
         core = self._core
-        if core.stopping:
-            return Code.STOPPING, "the node stops"
         if command.epoch not in (0, core.identity.epoch) and not command.key:
             return Code.MAYBE_EXECUTED, "the node has restarted since, and cannot tell whether the call was executed"
-        if service is None:
-            return Code.QUOTA, "this node has as many services as it takes"
-        if caller.open + command.count > CALLS_MAX:
-            return Code.QUOTA, f"{caller.open:,} calls of this client wait for their answers, the limit is {CALLS_MAX:,}"
-        if self._bytes + caller.kept_bytes + len(command.parcel.body) > CALLS_BYTES_MAX:
-            return Code.QUOTA, f"calls on this node hold {self._bytes:,} bytes, the limit is {CALLS_BYTES_MAX:,}"
-        if command.key and self._keys.full(core.now):
+        if core.stopping:
+            return Code.STOPPING, "the node stops"
+        if command.key and command.parts:
+            return Code.MALFORMED, "a stream takes no key: its parts are not kept"
+        waiting = caller.open + caller.unread
+        if waiting + command.count > CALLS_MAX:
+            return Code.QUOTA, f"{waiting:,} calls of this client wait for their answers, or these to be read; the limit is {CALLS_MAX:,}"
+        if self.budget.used + _size(command.parcel) > CALLS_BYTES_MAX:
+            return Code.QUOTA, f"calls on this node hold {self.budget.used:,} bytes, the limit is {CALLS_BYTES_MAX:,}"
+        if command.key and self.keys.refuses(command.service, command.key, core.now):
             return Code.QUOTA, "this node keeps as many answers to keyed calls as it can"
         return 0, ""
 
     def _join(self, job: Job, key: str) -> None:
         job.key = key
-        entry = self._keys.find(job.service, key, self._core.now)
+        entry = self.keys.find(job.service, key, self._core.now)
         if entry is None:
             # What runs belongs to the key: its callers come and go, and each has a deadline of its own.
             run = Job(job.service, None, job.first, job.parcel, job.deadline, job.attempts)
-            run.key, run.waiters = key, [job]
-            self._keys.begin(run)
+            run.key, run.waiters, job.parcel = key, [job], SPENT
+            self.keys.begin(run)
             self._offer(run)
-        elif entry.run is None:
+            return
+        self._spend(job)
+        joined = entry.run
+        if joined is None:
             self._answer(job, 0, 1, entry.status, entry.body)
+        elif job.attempts == 1 and joined.pending and not (joined.tried or self.serves(job.service)):
+            self._conclude(job, job.open, Status.NO_WORKER)
         else:
-            run = entry.run
-            run.waiters.append(job)
-            run.deadline, run.attempts = max(run.deadline, job.deadline), max(run.attempts, job.attempts)
+            joined.waiters.append(job)
+            joined.deadline, joined.attempts = max(joined.deadline, job.deadline), max(joined.attempts, job.attempts)
 
     def _offer(self, job: Job) -> None:
         if job.attempts == 1 and not self.serves(job.service):
@@ -112,7 +119,7 @@ class Calls:
         return any(c.client.peer and heard - c.client.last_ready <= PATIENCE for c in service.consumers.values())
 
     def cancel(self, client: Client, command: Cancel) -> None:
-        caller = self._callers.get(client.id)
+        caller = self.callers.get(client.id)
         number, end = command.number, command.number + command.count
         while caller is not None and number < end:
             job = caller.find(number)
@@ -124,7 +131,7 @@ class Calls:
             number += count
 
     def more(self, client: Client, command: More) -> None:
-        caller = self._callers.get(client.id)
+        caller = self.callers.get(client.id)
         job = caller.find(command.number) if caller is not None else None
         if job is None or job.stream is None:
             return
@@ -141,21 +148,37 @@ class Calls:
             self._leave(job)
         else:
             job.service.forget(job, mask)
-            self._withdraw(job, mask)
+            self.withdraw(job, mask)
         self._close(job, mask)
-        if not job.open and not job.serial and job.caller is not None:
-            job.caller.drop(job)
+        if job.caller is not None:
+            job.caller.drop_if_over(job)
+
+    def _run_of(self, job: Job) -> Job:
+        """What executes this call: of a keyed one, what its key stands for."""
+        entry = self.keys.find(job.service, job.key, self._core.now) if job.key and job.caller is not None else None
+        return job if entry is None or entry.run is None else entry.run
+
+    def _unbegun(self, job: Job) -> int:
+        """Those of its calls that certainly nobody has begun with."""
+        run = self._run_of(job)
+        if run is job:
+            return job.open & job.pending
+        return job.open if run.pending and not run.tried else 0
 
     def _leave(self, waiter: Job) -> None:
-        entry = self._keys.find(waiter.service, waiter.key, self._core.now)
-        run = entry.run if entry is not None else None
-        if run is not None and waiter in run.waiters:
+        run = self._run_of(waiter)
+        if waiter in run.waiters:
             run.waiters.remove(waiter)
             if not run.waiters and run.pending:
                 run.service.forget(run, run.pending)
-                self._keys.drop(run)
+                self._give_up(run)
 
-    def _withdraw(self, job: Job, mask: int) -> None:
+    def _give_up(self, run: Job) -> None:
+        """Nobody waits for this key's answer, and nobody is at it."""
+        self.keys.drop(run)
+        self._close(run, run.open)
+
+    def withdraw(self, job: Job, mask: int) -> None:
         """Tell the workers that have some of these calls."""
         for lease in job.leases:
             for offset, count in ranges_of(mask >> lease.offset & lease.open):
@@ -167,7 +190,7 @@ class Calls:
         """A worker has answered these calls of a job. Some may have an outcome already: that holds."""
         mask = ((1 << count) - 1) << offset
         if job.key:
-            self._keys.keep(job, status, parcel, self._core.now)
+            self.keys.keep(job, status, parcel, self._core.now)
             self._close(job, mask)
             for waiter in job.waiters:
                 self._answer(waiter, 0, 1, status, parcel)
@@ -181,10 +204,13 @@ class Calls:
     def again(self, job: Job, mask: int) -> None:
         """Nobody has begun with these calls, or another worker may: they wait once more, inside their deadline."""
         if job.key and not job.waiters:
-            self._keys.drop(job)
-        else:
-            job.service.wait(job, mask, again=True)
-            self._core.hungry[job.service.number] = job.service
+            self._give_up(job)
+            return
+        job.service.wait(job, mask, again=True)
+        self._core.hungry[job.service.number] = job.service
+        if self._core.stopping:
+            for waiter in job.waiters[:] if job.key else [job]:
+                self._refuse(waiter)
 
     def lost(self, job: Job, mask: int, cause: str) -> None:
         """Their worker has them no more, and nobody knows what it did."""
@@ -195,19 +221,20 @@ class Calls:
         mask &= job.open
         if job.caller is None:
             self._close(job, mask)
-            self._keys.drop(job)
+            self.keys.drop(job)
             for waiter in job.waiters:
                 self._conclude(waiter, waiter.open, status, cause)
             job.waiters = []
             return
-        text = cause.encode()
         for offset, count in ranges_of(mask):
-            self._answer(job, offset, count, status, Parcel.of([text] * count))
+            self._answer(job, offset, count, status, _texts(cause, count))
 
     def _answer(self, job: Job, offset: int, count: int, status: int, parcel: Parcel) -> None:
         caller = job.caller
         assert caller is not None, "a keyed run is answered to its waiters"
-        caller.answers.append((job, offset, count, status, parcel))
+        if self.budget.used + len(parcel.body) > ANSWERS_BYTES_MAX:
+            status, parcel = Status.MAYBE_EXECUTED, _texts("answered, but this node holds as many answers as it can", count)
+        caller.answer(job, offset, count, status, parcel)
         self._answered[caller.client] = caller
         self._close(job, ((1 << count) - 1) << offset)
 
@@ -218,10 +245,13 @@ class Calls:
         if job.caller is not None:
             job.caller.open -= mask.bit_count()
         if mask and not job.open:
-            self._ended += 1
-            if job.caller is not None:
-                self._bytes -= len(job.parcel.body)
-                job.parcel = SPENT
+            self._ended += job.caller is not None
+            self._spend(job)
+
+    def _spend(self, job: Job) -> None:
+        """Its bodies are needed no more."""
+        self.budget.used -= _size(job.parcel)
+        job.parcel = SPENT
 
     def flush(self) -> None:
         """One REPLY for all answers to one caller in this turn."""
@@ -251,7 +281,8 @@ class Calls:
             parcels.append(parcel)
             jobs.append(job)
         caller.serial += 1
-        reply = Reply(caller.serial, ranges, total, parcels[0] if len(parcels) == 1 else Parcel.merge(parcels))
+        # Merged, also if it is but one: a slice would keep the batch that it came in.
+        reply = Reply(caller.serial, ranges, total, Parcel.merge(parcels))
         caller.keep(reply, jobs)
         if not caller.relinked:
             self._core.send(self._core.clients[caller.client].peer, reply)
@@ -261,12 +292,12 @@ class Calls:
 
     def relinked(self, client: Client) -> None:
         """A new link of this client: its first READY says what it has."""
-        caller = self._callers.get(client.id)
+        caller = self.callers.get(client.id)
         if caller is not None:
             caller.relinked = True
 
     def ready(self, client: Client, replied: int) -> None:
-        caller = self._callers.get(client.id)
+        caller = self.callers.get(client.id)
         if caller is None:
             return
         caller.arrived(replied)
@@ -278,19 +309,21 @@ class Calls:
             for told in caller.kept:
                 self._core.send(client.peer, told.reply)
         if not caller.busy:
-            del self._callers[client.id]
+            del self.callers[client.id]
 
     def busy(self, client: Client, away: float) -> bool:
         """Calls of this client, or answers to it, are kept for its return. It asks for none after so long."""
-        if client.id in self._callers and away > ABSENCE_SECONDS:
+        caller = self.callers.get(client.id)
+        if caller is not None and (away > ABSENCE_SECONDS or not caller.busy):
             self.leave(client)
-        return client.id in self._callers
+        return client.id in self.callers
 
     def leave(self, client: Client) -> None:
         """It will not come back."""
-        caller = self._callers.pop(client.id, None)
+        caller = self.callers.pop(client.id, None)
         if caller is not None:
             self._answered.pop(client.id, None)
+            caller.clear()
             for job in list(caller.jobs.values()):
                 self._forget(job, job.open)
 
@@ -312,32 +345,47 @@ class Calls:
             job = heappop(self._due)[2]
             if job.open:
                 self._expire(job)
-            else:
-                self._ended -= 1
+            self._ended -= 1
 
     def _expire(self, job: Job) -> None:
         """Rule 4."""
-        entry = self._keys.find(job.service, job.key, self._core.now) if job.key else None
-        run = entry.run if entry is not None and entry.run is not None else job
-        waiting = job.open if run is not job and run.pending else job.open & job.pending
-        leased = job.open & ~waiting
-        self._withdraw(job, leased)
+        waiting = self._unbegun(job)
+        begun = job.open & ~waiting
+        self.withdraw(job, begun)
         job.service.forget(job, waiting)
         if job.key:
             self._leave(job)
         self._conclude(job, waiting, Status.UNDISPATCHED if self.serves(job.service) else Status.NO_WORKER)
-        self._conclude(job, leased, Status.MAYBE_EXECUTED, "a worker has it, and did not answer in time")
+        self._conclude(job, begun, Status.MAYBE_EXECUTED, "a worker had it, and did not answer in time")
 
     def stop(self) -> None:
         """What no worker has got is refused: its callers may ask another node."""
-        core = self._core
-        for caller in self._callers.values():
+        for caller in self.callers.values():
             for job in list(caller.jobs.values()):
-                entry = self._keys.find(job.service, job.key, core.now) if job.key else None
-                run = entry.run if entry is not None and entry.run is not None else job
-                waiting = job.open if run is not job and run.pending else job.open & job.pending
-                for offset, count in ranges_of(waiting):
-                    name, number = job.service.title, job.first + offset
-                    refused = Refused(Kind.CALL, name, number, count, Code.STOPPING, RETRY_SECONDS, "the node stops")
-                    core.send(core.clients[caller.client].peer, refused)
-                    self._forget(job, mask_of([(offset, count)]))
+                self._refuse(job)
+
+    def _refuse(self, job: Job) -> None:
+        """The node stops, so these calls find no worker any more."""
+        core, caller, run = self._core, job.caller, self._run_of(job)
+        if run.pending and run is not job and run.tried:
+            run.service.forget(run, run.pending)
+            self._conclude(run, run.open, Status.MAYBE_EXECUTED, "a worker had it, and the node stops")
+            return
+        for offset, count in ranges_of(self._unbegun(job)):
+            assert caller is not None, "a keyed run is refused to its waiters"
+            peer = core.clients[caller.client].peer
+            core.send(peer, _refused(job.service.title, job.first + offset, count, Code.STOPPING, "the node stops"))
+            self._forget(job, mask_of([(offset, count)]))
+
+
+def _refused(service: str, first: int, count: int, code: int, text: str) -> Refused:
+    return Refused(Kind.CALL, service, first, count, code, RETRY_SECONDS, text)
+
+
+def _size(parcel: Parcel) -> int:
+    return len(parcel.body) + len(parcel.columns or b"")
+
+
+def _texts(text: str, count: int) -> Parcel:
+    """The same for each of so many calls; together they must fit a REPLY."""
+    return Parcel.of([text.encode()[: PARCEL_BYTES_MAX // count]] * count)

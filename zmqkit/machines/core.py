@@ -47,7 +47,7 @@ class Core:
         self.services: dict[str, Service] = {}
         self.by_number: dict[int, Queue | Service] = {}  # services have numbers below 0
         self.next_number = 1
-        self._services_made = 0
+        self._services_made, self._services_looked = 0, 0.0
         self.clients: dict[bytes, Client] = {}
         self.streams = 0  # of all clients; the simulator counts them after every turn
         self.leases: dict[int, Lease] = {}
@@ -101,11 +101,23 @@ class Core:
     def service(self, title: str) -> Service | None:
         """The service of that name. None: there are too many."""
         service = self.services.get(title)
+        if service is None and len(self.services) >= SERVICES_MAX and self.now >= self._services_looked + 1.0:
+            self.forget_services()  # at most once a second: it looks at all of them
         if service is None and len(self.services) < SERVICES_MAX:
             self._services_made += 1
             service = self.services[title] = Service(-self._services_made, SERVICE_MARK + title)
             self.by_number[service.number] = service
         return service
+
+    def forget_services(self) -> None:
+        """Those that nobody serves, and of which no call waits or runs."""
+        self._services_looked = self.now
+        used = {lease.queue for lease in self.leases.values()}
+        for client in self.clients.values():
+            used.update(client.consumers)
+        for service in [service for service in self.services.values() if not service.ready and service.number not in used]:
+            del self.services[service.title], self.by_number[service.number]
+            self.hungry.pop(service.number, None)
 
     def queue_of(self, lease: Lease) -> Queue:
         queue = self.by_number[lease.queue]

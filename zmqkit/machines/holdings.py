@@ -34,6 +34,7 @@ from zmqkit.wire import (
     Verdict,
 )  # fmt: skip
 
+REPLIES_SPARE = 16
 MARGIN = 0.95  # of grace and of lease: two clocks may differ in speed
 
 
@@ -85,7 +86,7 @@ class HeldLease:
         self.revoked = False
         self.watched = False  # somebody waits for the verdicts
         self.terms = lease.terms  # of calls
-        self.ends_at = inf  # no call is started at or after it
+        self.ends_at = inf  # of calls: none is started at or after it
         self.replies: list[Ended] = []  # said, and to be said again on a new link
         self.parts: deque[Part] = deque()  # of a stream: those that may not have reached its caller
         self.parts_made = 0
@@ -198,7 +199,7 @@ class Holdings:
         calls = [lease for lease in self.leases.values() if lease.terms]
         self._parts = [part for lease in calls for part in lease.parts]
         self._replies = [
-            (lease.token, ended) for lease in calls for ended in lease.replies if lease.unanswered & mask_of([(ended.offset, ended.count)])
+            (lease.token, ended) for lease in calls for ended in lease.replies if lease.unanswered & mask_of([ended[:2]])
         ]
 
     # -- what is said -------------------------------------------------------------------------------------------------
@@ -276,6 +277,8 @@ class Holdings:
             if lease is None:
                 continue
             lease.unanswered &= ~(((1 << count) - 1) << offset)
+            if len(lease.replies) > 2 * lease.unanswered.bit_count() + REPLIES_SPARE:  # one long call holds up no memory of the others'
+                lease.replies = [ended for ended in lease.replies if lease.unanswered & mask_of([ended[:2]])]
             if verdict != Verdict.OK or lease.watched:
                 events.append(Judged(lease, offset, count, Verdict(verdict)))
             self._bury(lease)

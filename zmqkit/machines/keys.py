@@ -1,7 +1,8 @@
 """Idempotency keys: what runs under each, and the answers, kept for a while.
 
 Rule 1 (R-C4)  An answer is kept for KEPT_SECONDS, in memory: nobody executes that key again meanwhile, on this node.
-Rule 2         A full table refuses new keys. It never forgets an answer early.
+Rule 2         A full table refuses new keys. It never forgets an answer early; one that does not fit is forgotten, but not that
+               there was one.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from typing import NamedTuple
 
 from zmqkit.machines.service import Job, Service
 from zmqkit.parcel import Parcel
+from zmqkit.wire import Status
 
 KEPT_SECONDS = 600.0
 KEYS_MAX = 100_000
 KEYS_BYTES_MAX = 64 * 1024 * 1024
 NOTHING = Parcel(0, b"", b"")
+FORGOTTEN = Parcel.of([b"it was answered, but the node had no room to keep the answer"])
+
+Place = tuple[str, str]  # service and key. A service may be forgotten meanwhile, and be another object when it is used again
 
 
 class Entry(NamedTuple):
@@ -26,39 +31,42 @@ class Entry(NamedTuple):
 
 class Keys:
     def __init__(self) -> None:
-        self._entries: dict[tuple[int, str], Entry] = {}  # by service and key
-        self._old: deque[tuple[float, tuple[int, str]]] = deque()  # answered ones, and until when each is kept
-        self._bytes = 0
+        self.entries: dict[Place, Entry] = {}
+        self._old: deque[tuple[float, Place]] = deque()  # answered ones, and until when each is kept
+        self.bytes = 0
 
-    def full(self, now: float) -> bool:
+    def refuses(self, title: str, key: str, now: float) -> bool:
+        """Is this key a new one, and no room for it?"""
         self._forget_old(now)
-        return len(self._entries) >= KEYS_MAX or self._bytes >= KEYS_BYTES_MAX
+        return (title, key) not in self.entries and (len(self.entries) >= KEYS_MAX or self.bytes >= KEYS_BYTES_MAX)
 
     def find(self, service: Service, key: str, now: float) -> Entry | None:
         self._forget_old(now)
-        return self._entries.get((service.number, key))
+        return self.entries.get((service.title, key))
 
     def begin(self, run: Job) -> None:
-        self._entries[run.service.number, run.key] = Entry(run)
+        self.entries[run.service.title, run.key] = Entry(run)
 
     def keep(self, run: Job, status: int, body: Parcel, now: float) -> None:
         """The answer, if what runs is still what this key stands for."""
-        place = run.service.number, run.key
-        entry = self._entries.get(place)
+        place = run.service.title, run.key
+        entry = self.entries.get(place)
         if entry is not None and entry.run is run:
             whole = Parcel(1, bytes(body.sizes), bytes(body.body))  # a slice would keep the batch that it came in
-            self._entries[place] = Entry(None, status, whole)
-            self._bytes += len(whole.body)
+            if self.bytes + len(whole.body) > KEYS_BYTES_MAX:
+                status, whole = Status.MAYBE_EXECUTED, FORGOTTEN
+            self.entries[place] = Entry(None, status, whole)
+            self.bytes += len(whole.body)
             self._old.append((now + KEPT_SECONDS, place))
 
     def drop(self, run: Job) -> None:
         """It has no answer: the next call of this key may run."""
-        place = run.service.number, run.key
-        entry = self._entries.get(place)
+        place = run.service.title, run.key
+        entry = self.entries.get(place)
         if entry is not None and entry.run is run:
-            del self._entries[place]
+            del self.entries[place]
 
     def _forget_old(self, now: float) -> None:
         while self._old and self._old[0][0] <= now:
-            entry = self._entries.pop(self._old.popleft()[1])
-            self._bytes -= len(entry.body.body)
+            entry = self.entries.pop(self._old.popleft()[1])
+            self.bytes -= len(entry.body.body)

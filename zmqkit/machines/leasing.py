@@ -106,7 +106,7 @@ class Leasing:
         self._next_scan = min(self._next_scan, lease.deadline, client.next_echo)
         queue.consumers[client.id] = queue.consumers.pop(client.id)  # the next one's turn
         if isinstance(queue, Service):
-            core.send(client.peer, queue.command(lease, client.beat, core.now))
+            core.send(client.peer, queue.command(lease, client))
         else:
             core.record(records.Lease(queue.number, token, client.id, batch.qseq + offset, count), waited=False)
             core.send(client.peer, self._command(queue, lease, client.beat))
@@ -214,7 +214,7 @@ class Leasing:
 
     def ready(self, client: Client, command: Ready) -> None:
         core = self._core
-        client.beat, client.seen, client.last_ready = command.beat, command.seen, core.heard
+        client.beat, client.seen, client.last_ready, client.beat_at = command.beat, command.seen, core.heard, core.now
         client.next_echo = core.heard + ECHO_AFTER
         client.revoke = []  # the newest READY restates all; so one ECHO is never about more tokens than one READY lists
         self._echoes[client.id] = client

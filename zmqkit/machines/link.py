@@ -20,7 +20,7 @@ from zmqkit.machines import events as ev
 from zmqkit.machines.asks import Asks
 from zmqkit.machines.beats import Beats
 from zmqkit.machines.calling import Calling
-from zmqkit.machines.holdings import HeldLease, Holdings
+from zmqkit.machines.holdings import MARGIN, HeldLease, Holdings
 from zmqkit.machines.output import ClientOutput, Dropped
 from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
 from zmqkit.machines.windows import Windows
@@ -241,7 +241,7 @@ class ClientMachine:
     def _give_up(self, reason: str) -> None:
         self._out.events.append(ev.Down(reason))
         self._out.sends.clear()
-        self.calling.down(self._now)
+        self.calling.down()
         self.beats.out.clear()
         if self.stopping and (self._leaving or self.settled):
             self._close()
@@ -321,7 +321,7 @@ class ClientMachine:
         self.phase, self._at, self._greets = Phase.UP, inf, True
         self.holdings.resume()
         self.asks.resume()
-        self.calling.resume(self.epoch, changed, self._now)
+        self.calling.resume(self.epoch, changed, self._now, self.beats.proven)
         for stream in self.streams.values():
             stream.resume()
         self._out.events.append(ev.Up(self.node, self.epoch, self.limits, changed))
@@ -340,18 +340,17 @@ class ClientMachine:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
         held = self.holdings.granted(lease, self.beats.sending(lease.beat))
-        held.ends_at = inf if lease.terms is None else self._now + lease.terms.seconds
+        if lease.terms is not None:  # R-C5: its seconds count from that beat, 5 % of what is left of them is for clocks that differ
+            held.ends_at = self._now + MARGIN * (self.beats.sending(lease.beat) + lease.terms.seconds - self._now)
         state = self.consumers.of(lease.queue)
         state.open += held.count
-        if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX:
+        if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX or self._now >= held.ends_at:
             self.back(held, 0, held.count, BackKind.UNSTARTED)
             return
         # R-Q4: after a long silence the node may have given up on us already. The echo of a beat that it has seen since tells.
-        # A call may have run out meanwhile, which the node would have said by then.
-        alive = lease.terms is None or self._now < self.beats.sending(lease.beat) + lease.terms.seconds
-        if alive and self._now <= self.beats.proven + self._beat:
+        if self._now <= self.beats.proven + self._beat:
             held.move_gate(self.beats.proven)
-        elif not alive or not self.beats.waits(lease.beat):
+        elif not self.beats.waits(lease.beat):
             self._hurry = True
         state.granted(held.count)
         self._out.events.append(ev.Granted(held))

@@ -47,8 +47,8 @@ class NodeMachine:
         self._leasing = Leasing(core)
         self._publishing = Publishing(core)
         self._settling = Settling(core, self._leasing)
-        self._calls = Calls(core)
-        self._answering = Answering(core, self._calls, self._leasing, self._settling)
+        self.calls = Calls(core)
+        self._answering = Answering(core, self.calls, self._leasing, self._settling)
         self._admin = Admin(core, self._publishing, self._leasing)
         self._peers: dict[bytes, Client] = {}
         self._turn: dict[bytes, Client] = {}  # who was heard since the last take
@@ -80,15 +80,15 @@ class NodeMachine:
                 self._settling.done(client, command)
             case wire.Ready():
                 self._leasing.ready(client, command)
-                self._calls.ready(client, command.replied)
+                self.calls.ready(client, command.replied)
             case wire.Call():
-                self._calls.call(client, command)
+                self.calls.call(client, command)
             case wire.Reply():
                 self._answering.reply(client, command)
             case wire.Cancel():
-                self._calls.cancel(client, command)
+                self.calls.cancel(client, command)
             case wire.More():
-                self._calls.more(client, command)
+                self.calls.more(client, command)
             case wire.Part():
                 self._answering.part(client, command)
             case wire.Back():
@@ -125,7 +125,7 @@ class NodeMachine:
         for consumer in client.consumers.values():
             consumer.window = 0  # until its READY: it may not want any more what it wanted on the old link
         self._peers[peer] = client
-        self._calls.relinked(client)
+        self.calls.relinked(client)
         limits = {
             "message_bytes": PARCEL_BYTES_MAX, "window_batches": WINDOW_BATCHES, "window_bytes": WINDOW_BYTES, "tokens": LEASES_MAX,
             "durability": core.identity.durability, "name": core.identity.name,
@@ -155,7 +155,7 @@ class NodeMachine:
     def _bye(self, client: Client) -> None:
         core = self.core
         self._settling.answer(all_peers=True)
-        self._calls.leave(client)
+        self.calls.leave(client)
         for lease in list(client.leases.values()):
             self._leasing.end(lease, lease.open, STOPPED)
         self._publishing.flush()
@@ -205,7 +205,7 @@ class NodeMachine:
         core = self.core
         core.hear(now)
         self._leasing.tick({} if drained else self._turn)
-        self._calls.tick()
+        self.calls.tick()
         for queue in list(core.delaying.values()):
             if queue.wake_delayed(now):
                 core.hungry[queue.number] = queue
@@ -219,12 +219,12 @@ class NodeMachine:
     def deadline(self) -> float:
         """When `tick` is due next."""
         due = min((queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed), default=inf)
-        return min(due, self._leasing.deadline, self._settling.late, self._calls.deadline)
+        return min(due, self._leasing.deadline, self._settling.late, self.calls.deadline)
 
     def serves(self, title: str) -> bool:
         """Does a worker offer this service?"""
         service = self.core.services.get(title)
-        return service is not None and self._calls.serves(service)
+        return service is not None and self.calls.serves(service)
 
     def stop(self, now: float) -> None:
         """No more puts and leases; clients learn it from an ECHO. What they hold waits in the journal for them."""
@@ -232,7 +232,7 @@ class NodeMachine:
         core.hear(now)
         core.stopping = True
         self._settling.answer(all_peers=True)
-        self._calls.stop()
+        self.calls.stop()
         for client in self._peers.values():
             self._leasing.owe_echo(client)
 
@@ -253,7 +253,7 @@ class NodeMachine:
         self._settling.answer()
         if core.hungry:
             self._leasing.dispatch()
-        self._calls.flush()
+        self.calls.flush()
         self._leasing.echo()
         self._turn = {}
         output, core.out = core.out, Output()
@@ -381,10 +381,11 @@ class NodeMachine:
 
     def _forget_absent(self, now: float, after: float = FORGET_AFTER) -> None:
         core = self.core
+        core.forget_services()
         for client in list(core.clients.values()):
             core.forget_streams(client, before=now - STREAM_RETENTION)
             away = core.heard - client.last_ready > after
-            if not away or client.holds_any() or self._calls.busy(client, core.heard - client.last_ready):
+            if not away or client.holds_any() or self.calls.busy(client, core.heard - client.last_ready):
                 continue
             client.doubt = max([client.doubt, *client.leases])
             for lease in list(client.leases.values()):

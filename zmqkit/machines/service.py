@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.parcel import Parcel
+from zmqkit.records import ranges_of
 from zmqkit.wire import SERVICE_MARK, Lease as LeaseCommand, Terms
 
 if TYPE_CHECKING:
     from zmqkit.machines.callers import Caller, Kept
-    from zmqkit.machines.session import Consumer
+    from zmqkit.machines.session import Client, Consumer
+
+
+LINE_SPARE = 1000  # entries
 
 
 class Job:
@@ -58,7 +62,7 @@ class Service:
         self.policy = QueuePolicy()
         self.consumers: dict[bytes, Consumer] = {}  # by client; the one that waited longest comes first
         self.ready = 0  # calls that wait for a worker
-        self._line: deque[tuple[Job, int, int]] = deque()  # job, offset, count: of these, what is still pending
+        self.line: deque[tuple[Job, int, int]] = deque()  # job, offset, count: of these, what is still pending
 
     def has_ready_suspects(self) -> bool:
         return False
@@ -66,32 +70,36 @@ class Service:
     def wait(self, job: Job, mask: int, again: bool = False) -> None:
         """These calls wait for a worker; `again`: they have waited before, so they come first."""
         mask &= job.open & ~job.pending
-        if mask:
-            job.pending |= mask
-            self.ready += mask.bit_count()
-            self._line.appendleft((job, 0, job.count)) if again else self._line.append((job, 0, job.count))
+        job.pending |= mask
+        self.ready += mask.bit_count()
+        if again:
+            self.line.extendleft((job, offset, count) for offset, count in reversed(ranges_of(mask)))
+        else:
+            self.line.extend((job, offset, count) for offset, count in ranges_of(mask))
 
     def forget(self, job: Job, mask: int) -> None:
         """They wait no more."""
         mask &= job.pending
         job.pending ^= mask
         self.ready -= mask.bit_count()
+        if len(self.line) > 2 * self.ready + LINE_SPARE:  # nobody serves this, so nobody picks: those over are left out now and then
+            self.line = deque(entry for entry in self.line if entry[0].pending >> entry[1] & ((1 << entry[2]) - 1))
 
     def pick(self, room: int, alone: bool) -> tuple[Job, int, int] | None:
         """The next calls for one worker: neighbours of one job, at most `room`."""
-        while self._line:
-            job, offset, count = self._line[0]
+        while self.line:
+            job, offset, count = self.line[0]
             mask = job.pending >> offset & ((1 << count) - 1)
             if not mask:
-                self._line.popleft()
+                self.line.popleft()
                 continue
             skip = (mask & -mask).bit_length() - 1
             offset, count, mask = offset + skip, count - skip, mask >> skip
             length = min(room, (mask ^ (mask + 1)).bit_length() - 1)
             if length < count:
-                self._line[0] = job, offset + length, count - length
+                self.line[0] = job, offset + length, count - length
             else:
-                self._line.popleft()
+                self.line.popleft()
             return job, offset, length
         return None
 
@@ -105,9 +113,12 @@ class Service:
         job.leases.append(lease)
         job.tried += 1
 
-    def command(self, lease: Lease, beat: int, now: float) -> LeaseCommand:
+    def command(self, lease: Lease, client: Client) -> LeaseCommand:
         job: Job = lease.batch  # type: ignore[assignment]
-        terms = Terms(max(0.0, job.deadline - now), job.key, job.stream.allowed if job.stream else 0)
+        # Counted from a moment that the worker can name too: whatever holds this LEASE up on its way moves no deadline (R-C5).
+        seconds = max(0.0, job.deadline - client.beat_at)
+        terms = Terms(seconds, job.key, job.stream.allowed if job.stream else 0)
         parcel = job.parcel.split(lease.offset, lease.count)
         attempt = job.tried if job.key else 1  # without a key nobody can have begun before
-        return LeaseCommand(self.name, lease.token, lease.qseq, lease.count, attempt, lease.seconds, self.policy.grace, beat, terms, parcel)
+        times = lease.seconds, self.policy.grace, client.beat
+        return LeaseCommand(self.name, lease.token, lease.qseq, lease.count, attempt, *times, terms, parcel)

@@ -57,8 +57,8 @@ class Stream:
 
 class Client:
     __slots__ = (
-        "alone_token", "asks", "beat", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "parted", "peer", "revoke",
-        "seen", "stray", "streams",
+        "alone_token", "asks", "beat", "beat_at", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "parted", "peer",
+        "revoke", "seen", "stray", "streams",
     )  # fmt: skip
 
     def __init__(self, client: bytes) -> None:
@@ -66,6 +66,7 @@ class Client:
         self.peer = b""  # routing id of the newest link, b"" while there is none
         self.link = 0
         self.beat = 0  # number of its newest READY
+        self.beat_at = 0.0  # when that came
         self.seen = 0  # highest token it has received
         self.last_ready = 0.0  # heard time of the newest READY
         self.next_echo = 0.0

@@ -42,10 +42,13 @@ class Settling:
 
     def done(self, client: Client, command: Done) -> None:
         for token, offset, count in command.ranges:
-            if len(self._answers.get(client.peer, ())) > ANSWERS_MAX:
+            if self.overwhelmed(client):
                 self._core.drop("too-many-answers", client.peer, f"DONE of {token}")
                 return
             self.owe(client, command.wait, self._settle(client, command.wait, token, offset, count))
+
+    def overwhelmed(self, client: Client) -> bool:
+        return len(self._answers.get(client.peer, ())) > ANSWERS_MAX
 
     def owe(self, client: Client, wait: bool, verdicts: list[Verdicts]) -> None:
         """Answer the client so, now (`wait`) or together with others."""

@@ -77,12 +77,63 @@ def _check_leases(machine: NodeMachine) -> None:
             fail("alone with a lease that is over")
     if listed != core.leases:
         fail("the leases by client are not the leases of the node")
+    _check_calls(machine, masks)
     for queue in core.queues.values():
         for batch in queue.batches:
             if batch.leased != masks.pop(id(batch), 0):
                 fail(f"batch {batch.qseq} of {queue.name}: leased messages without a lease")
     if masks:
         fail("an open lease of messages that are in no queue")
+
+
+def _check_calls(machine: NodeMachine, masks: dict[int, int]) -> None:
+    """`masks`: what is leased, by id of the job or batch. Those of the jobs are taken out."""
+    core, calls = machine.core, machine.calls
+    jobs = {id(job): job for caller in calls.callers.values() for job in caller.jobs.values()}
+    runs = [entry.run for entry in calls.keys.entries.values() if entry.run is not None]
+    jobs.update((id(run), run) for run in runs)
+    jobs.update((id(lease.batch), lease.batch) for lease in core.leases.values() if lease.queue < 0)  # type: ignore[misc]
+    waits: dict[int, int] = {}
+    for service in core.services.values():
+        if core.by_number.get(service.number) is not service:
+            fail(f"service {service.title} is not found by its number")
+        lined: dict[int, int] = {}
+        for job, offset, count in service.line:
+            mask = ((1 << count) - 1) << offset & job.pending
+            if mask & lined.get(id(job), 0):
+                fail(f"{service.title}: a call of {job.first} stands in line twice")
+            lined[id(job)], waits[id(job)] = lined.get(id(job), 0) | mask, waits.get(id(job), 0) | mask
+        if service.ready != sum(mask.bit_count() for mask in lined.values()):
+            fail(f"{service.title} says that {service.ready} calls wait, its line holds others")
+        if service.consumers and any(number not in core.clients for number in service.consumers):
+            fail(f"{service.title}: a worker that is no client")
+    used = 0
+    for job in jobs.values():
+        leased = masks.pop(id(job), 0)
+        if job.pending != waits.get(id(job), 0) or job.pending & ~job.open or job.pending & leased:
+            fail(f"job {job.first}: what waits is not in line, or over, or leased")
+        if job.open & ~job.pending & ~leased and not (job.key and job.caller):
+            fail(f"job {job.first}: an open call that neither waits nor runs")
+        if sum(lease.open << lease.offset for lease in job.leases) != leased:
+            fail(f"job {job.first} does not know its leases")
+        used += len(job.parcel.body) + len(job.parcel.columns or b"")
+        used += sum(len(part.parcel.body) for part in job.stream.parts) if job.stream is not None else 0
+    for caller in calls.callers.values():
+        if caller.open != sum(job.open.bit_count() for job in caller.jobs.values()):
+            fail(f"a caller's count of open calls is {caller.open}, its jobs have others")
+        if caller.unread != sum(told.reply.count for told in caller.kept):
+            fail("a caller's count of what it may not have read is wrong")
+        over = [job.first for job in caller.jobs.values() if not job.open and job.serial <= caller.replied]
+        if over or [first for first in caller._firsts] != sorted(caller.jobs):
+            fail(f"jobs {over} are over and were kept, or jobs are not found by number")
+        used += sum(len(told.reply.parcel.body) for told in caller.kept) + sum(len(parcel.body) for *_, parcel in caller.answers)
+        for job in caller.jobs.values():
+            if job.key and job.open and sum(job in run.waiters for run in runs) != 1:
+                fail(f"keyed call {job.first} waits for no key, or for two")
+    if calls.budget.used != used:
+        fail(f"calls are said to hold {calls.budget.used} bytes, they hold {used}")
+    if calls.keys.bytes != sum(len(entry.body.body) for entry in calls.keys.entries.values()):
+        fail("the keys' bytes are not those of their answers")
 
 
 def _check_batch(queue: Queue, batch: Batch) -> None:
