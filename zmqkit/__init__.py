@@ -33,12 +33,17 @@ from zmqkit.errors import (
     Unreachable,
 )
 from zmqkit.handles.admin import DeadLetter, DeadLetters, Peeked, QueueInfo
+from zmqkit.handles.answers import CallFuture
 from zmqkit.handles.client import Client, connect
 from zmqkit.handles.consumer import BatchConsumer, Consumer, Work
+from zmqkit.handles.crew import Service
+from zmqkit.handles.current import Current, current
 from zmqkit.handles.delivery import Batch, Delivery, Reject, Retry, Snooze
 from zmqkit.handles.node import Node
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.queue import Queue
+from zmqkit.handles.serving import Serving
+from zmqkit.handles.streaming import Stream
 from zmqkit.machines.policy import Backoff, QueuePolicy
 
 __version__ = "0.1.0"
@@ -47,6 +52,7 @@ __all__ = [
     "aio", "Node", "connect", "Client", "Queue", "QueuePolicy", "Backoff",
     "Receipt", "BatchReceipt", "PutFuture",
     "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
+    "CallFuture", "Stream", "Service", "Serving", "current", "Current",
     "QueueInfo", "Peeked", "DeadLetter", "DeadLetters",
     "Error", "Unreachable", "Timeout", "NotSent", "Closed", "AddressInUse", "MessageTooLarge", "Unencodable",
     "QueueFull", "DiskFull", "QuotaExceeded", "Forbidden", "StaleLease", "NoWorker", "RemoteError",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -14,7 +13,6 @@ from zmqkit.aio.queue import Queue
 from zmqkit.errors import Closed
 from zmqkit.handles import client, node
 from zmqkit.handles.admin import QueueInfo
-from zmqkit.handles.client import DEFAULT_ENDPOINT
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.queue import ASK_SECONDS
 from zmqkit.handles.session import Session
@@ -117,7 +115,7 @@ class Client(Peer):
             return self
         self._session.admit()
         try:
-            await Bell.of(self._session).drive(self._session.rising(self._timeout))
+            await Bell.of(self._session).drive(self._twin._calls.route.rising(self._timeout))
         except BaseException:
             await self._close(0.0)
             raise
@@ -133,14 +131,14 @@ class Client(Peer):
         return f"<aio.Client of {self.endpoint}>"
 
 
-def connect(endpoint: str | None = None, *, timeout: Duration | None = 5.0, lazy: bool = False) -> Client:
-    """A client of the node at `endpoint` (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555): `async with` it, or `await` it.
+def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False) -> Client:
+    """A client of the node at that endpoint (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555): `async with` it, or `await` it.
 
     That raises Unreachable if no node answers within `timeout` seconds. `lazy` connects at first use instead. A link that is
-    lost later is mended for ever; calls wait meanwhile, inside their timeouts.
+    lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints as in `zmqkit.connect`.
     """
     limit = patience(timeout)
-    return Client(client.Client(endpoint or os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT, limit, lazy=True), limit, lazy)
+    return Client(client.Client(client.chosen(endpoints), limit, lazy=True, spread=spread), limit, lazy)
 
 
 class Node(Peer):

@@ -1,15 +1,25 @@
-"""Client: a connection to one node, and the part that a Node shares with it."""
+"""Client: a connection to a node, or several; and the part that a Node shares with it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from zmqkit.errors import Error
 from zmqkit.handles.admin import QueueInfo
+from zmqkit.handles.answers import CallFuture, Waiter
+from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Calls
+from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.hand import Credit
+from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS, Queue
+from zmqkit.handles.routing import Route
+from zmqkit.handles.serving import Serving
 from zmqkit.handles.session import Session
+from zmqkit.handles.streaming import Parts, Stream
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.reactor import Reactor
@@ -19,13 +29,22 @@ if TYPE_CHECKING:
     from zmqkit.aio.peer import Client as AsyncClient
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[[Any], Any])
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 
 
 class Peer:
     """What Client and Node have in common."""
 
-    _session: Session
+    _session: Session  # the first, if there are several
+    _calls: Calls
+
+    @property
+    def _alone(self) -> Session:
+        """The one session. Raises Error for a client of several nodes."""
+        if not self._calls.route.single:
+            raise Error("a client of several nodes can only call: for queues and services connect to one of them")
+        return self._session
 
     @overload
     def queue(self, name: str) -> Queue[Any]: ...
@@ -35,39 +54,111 @@ class Peer:
     def queue(self, name: str, type: Any) -> Queue[Any]: ...
     def queue(self, name: str, type: Any = None) -> Queue[Any]:
         """A handle on that queue. With `type` (a dataclass, TypedDict, msgspec or pydantic type) bodies are checked at both ends."""
-        return Queue(self._session, name, type)
+        return Queue(self._alone, name, type)
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""
         return run(self._listing(timeout))
 
     def _listing(self, timeout: Duration | None) -> Steps[list[QueueInfo]]:
-        found: list[QueueInfo] = []
+        session, found = self._alone, list[QueueInfo]()
         more = True
         while more:  # a node tells so many at a time as fit one answer
             after = {"after": found[-1].name} if found else {}
-            told = yield from self._session.asking("list", after, patience(timeout))
+            told = yield from session.asking("list", after, patience(timeout))
             found += [QueueInfo.from_wire(info) for info in told["queues"]]
             more = told["more"]
         return found
 
     def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
         """Make the queue, or change its policy. Returns what holds from now on."""
-        result = self._session.ask("declare", {"queue": queue, "policy": policy.to_wire()}, patience(timeout))
+        result = self._alone.ask("declare", {"queue": queue, "policy": policy.to_wire()}, patience(timeout))
         return QueuePolicy.from_wire(result["policy"])
+
+    # -- calls ------------------------------------------------------------------------------------------------------------
+
+    def call(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
+             idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> Any:  # fmt: skip
+        """The answer of some worker that serves this name, within `timeout` seconds for all.
+
+        retries          so many workers more may be tried, as far as nothing runs twice by that; 0: raise NoWorker at once
+        idempotency_key  the same key gives the same answer for ten minutes; a call with one is made again if its worker dies
+        type             what the answer is made into, and checked against
+
+        Raises RemoteError (the handler's words), NoWorker, Timeout (`maybe_executed` tells), NotSent, QuotaExceeded,
+        MessageTooLarge, Unencodable. Interrupted, the call is cancelled.
+        """
+        waiter = Waiter()
+        self._calls.call(waiter, service, body, timeout, retries, idempotency_key, headers, type)
+        return waiter.value()
+
+    def call_soon(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
+                  idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> CallFuture:  # fmt: skip
+        """A future of the answer. Cancelling it reaches the worker."""
+        future = CallFuture()
+        self._calls.call(future, service, body, timeout, retries, idempotency_key, headers, type)
+        return future
+
+    def stream(self, service: str, body: Any = None, timeout: Duration | None = None, headers: Headers | None = None, type: Any = None,
+               window: int = 16, retries: int = 0) -> Stream[Any]:  # fmt: skip
+        """The parts of an answer, one by one as they come, from a service that is a generator.
+
+        The worker is at most `window` parts ahead. `timeout` is for the whole stream. `with` the stream, or `close()` it, to end it
+        early; so does dropping it.
+        """
+        parts = Parts(self._calls, window)
+        self._calls.call(parts, service, body, timeout, retries, None, headers, type, window)
+        return Stream(parts)
+
+    @overload
+    def service(self, name: str, function: None = None, *, type: Any = None) -> Callable[[F], F]: ...
+    @overload
+    def service(self, name: str, function: Callable[[Any], Any], *, type: Any = None) -> Service: ...
+    def service(self, name: str, function: Any = None, *, type: Any = None) -> Any:
+        """Answer calls of that name with `function(body)`, as soon and as long as `serve` runs: `@mq.service("price")`, which
+        leaves the function as it is, or `mq.service("price", function)`, which gives a Service to close. A generator streams.
+        `type`: what bodies are made into, and checked against."""
+        crew = self._crew()
+        if function is not None:
+            return crew.add(name, function, type)
+
+        def decorate(function: F) -> F:
+            crew.add(name, function, type)
+            return function
+
+        return decorate
+
+    def serve(self, threads: int = 4, block: bool = True, credit: Credit = "auto") -> Serving:
+        """Run all services of this client, also those that come, in `threads` threads.
+
+        Ends by SIGTERM or SIGINT (in the main thread), `stop()` of this client, or of the returned handle (`block=False`): what
+        runs is finished, the rest goes to other workers.
+        """
+        serving = Serving(self._crew(), threads, credit)
+        if block:
+            serving.run_until_stopped()
+        else:
+            serving.start()
+        return serving
+
+    def _crew(self) -> Crew:
+        session = self._alone
+        return session.crew("threads", lambda: Crew(session))
+
+    # -- the end ----------------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: Duration | None = 5.0) -> None:
         """Wait until every put and ack so far has its answer. Raises the first failure that nobody was told of, or Timeout."""
         self._session.flush(patience(timeout))
 
     def stop(self) -> None:
-        """Every consumer ends after what it has in hand, the rest goes back. May be called in a signal handler."""
+        """Every consumer and `serve` ends after what it has in hand, the rest goes back. May be called in a signal handler."""
         self._session.stop()
 
     def close(self, timeout: Duration = 5.0) -> None:
         """Confirm what is under way, for at most `timeout` seconds, and say goodbye: what is still in hand goes back, uncounted.
 
-        Raises the first failure that nobody was told of.
+        Calls that have no answer by then end with Closed. Raises the first failure that nobody was told of.
         """
         self._close(seconds(timeout))
         self._session.raise_unseen()
@@ -87,29 +178,44 @@ class Client(Peer):
 
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, endpoint: str, timeout: float | None, lazy: bool) -> None:
-        check_address(str(endpoint))
-        self.endpoint = endpoint
-        self._session = Session(Reactor("zmqkit-client"), endpoint)
+    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool) -> None:
+        for endpoint in endpoints:
+            check_address(str(endpoint))
+        self.endpoints = list(endpoints)
+        reactor = Reactor("zmqkit-client")
+        sessions = [Session(reactor, endpoint) for endpoint in endpoints]
+        self._session, self._calls = sessions[0], Calls(Route(sessions, spread))
         if not lazy:
             self._session.begin()
             try:
-                self._session.wait_up(timeout)
+                run(self._calls.route.rising(timeout))
             except BaseException:
                 self._close(0.0)
                 raise
+
+    @property
+    def endpoint(self) -> str:
+        """The first one."""
+        return self.endpoints[0]
 
     def __enter__(self) -> Client:
         return self
 
     def __repr__(self) -> str:
-        return f"<Client of {self.endpoint}>"
+        return f"<Client of {', '.join(self.endpoints)}>"
 
 
-def connect(endpoint: str | None = None, *, timeout: Duration | None = 5.0, lazy: bool = False) -> Client:
-    """A client of the node at `endpoint` (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555).
+def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False) -> Client:
+    """A client of the node at that endpoint (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555).
 
     Raises Unreachable if no node answers within `timeout` seconds, and at once for what is no address. `lazy` connects at first
     use instead. A link that is lost later is mended for ever; calls wait meanwhile, inside their timeouts.
+
+    Of several endpoints calls go to the first that is up, or (`spread`) to each in turn; one that answers is enough to begin.
     """
-    return Client(endpoint or os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT, patience(timeout), lazy)
+    return Client(chosen(endpoints), patience(timeout), lazy, spread)
+
+
+def chosen(endpoints: Sequence[str | None]) -> list[str]:
+    """Those that were given, or the usual one."""
+    return [endpoint for endpoint in endpoints if endpoint] or [os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT]

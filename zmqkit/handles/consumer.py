@@ -36,7 +36,7 @@ class Loop:
                  on_stale: OnStale | None) -> None:  # fmt: skip
         self._inbox, self._convert, self._on_stale = inbox, convert, on_stale
         self._idle = None if idle is None else seconds(idle)
-        self._demand = Demand(_checked(credit), 0.0 if lease is None else seconds(lease))
+        self._demand = Demand(checked_credit(credit), 0.0 if lease is None else seconds(lease))
         inbox.demands.append(self._demand)
         inbox.restate()
 
@@ -51,7 +51,7 @@ class Loop:
 
     @credit.setter
     def credit(self, credit: Credit) -> None:
-        self._demand.credit = _checked(credit)
+        self._demand.credit = checked_credit(credit)
         self._inbox.restate()
 
     def stop(self) -> None:
@@ -149,23 +149,28 @@ class BatchConsumer(Loop, Generic[T]):
         return Batch(parts, bodies) if parts else None
 
 
-class Work(Generic[T]):
-    """A pool of threads that calls `handler(d)` for each delivery; a failure is logged and nacked."""
+class Pool:
+    """Threads that do one thing until they are stopped; SIGTERM and SIGINT may do that."""
 
-    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Any], threads: int) -> None:
+    def __init__(self, threads: int) -> None:
         if type(threads) is not int or threads < 1:
             raise ValueError(f"threads={threads!r}: give a whole number of at least 1")
-        self._consumer, self._handler = consumer, handler
         self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in range(threads)]
 
-    def start(self) -> Work[T]:
-        for thread in self._threads:
-            thread.start()
-        return self
+    @property
+    def ended(self) -> bool:
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Finish what runs, take nothing new. May be called in a signal handler."""
-        self._consumer.stop()
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Have all handlers ended within `timeout` seconds?"""
@@ -174,28 +179,15 @@ class Work(Generic[T]):
             thread.join(None if deadline is None else max(0.0, deadline - now()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self) -> None:
-        while True:
-            try:
-                for d in self._consumer:
-                    with d:
-                        self._handler(d)
-                return
-            except Closed:
-                return
-            except StaleLease as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("a handler failed; the message comes again")
-
     def run_until_stopped(self) -> None:
         """Start, and wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one ends at once."""
         if threading.current_thread() is not threading.main_thread():
-            self.start().wait()
+            self.start()
+            self.wait()
             return
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if self._consumer.ended:
+            if self.ended:
                 raise KeyboardInterrupt
             log.info("stopping: what runs is finished, a second signal ends at once")
             self.stop()
@@ -211,13 +203,43 @@ class Work(Generic[T]):
                 signal.signal(number, handler)
 
 
+class Work(Pool, Generic[T]):
+    """A pool of threads that calls `handler(d)` for each delivery; a failure is logged and nacked."""
+
+    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Any], threads: int) -> None:
+        super().__init__(threads)
+        self._consumer, self._handler = consumer, handler
+
+    @property
+    def ended(self) -> bool:
+        return self._consumer.ended
+
+    def stop(self) -> None:
+        """Finish what runs, take nothing new. May be called in a signal handler."""
+        self._consumer.stop()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                for d in self._consumer:
+                    with d:
+                        self._handler(d)
+                return
+            except Closed:
+                return
+            except StaleLease as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a handler failed; the message comes again")
+
+
 def batch_size(most: int) -> int:
     if type(most) is not int or most < 1:
         raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
     return most
 
 
-def _checked(credit: Credit) -> Credit:
+def checked_credit(credit: Credit) -> Credit:
     if credit != "auto" and (type(credit) is not int or not 1 <= credit <= WINDOW_MAX):
         raise ValueError(f'credit={credit!r}: give a whole number from 1 to {WINDOW_MAX:,}, or "auto"')
     return credit

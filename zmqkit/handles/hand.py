@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from zmqkit import codec
@@ -36,7 +37,7 @@ class Hand:
         self.inbox, self.lease = inbox, lease
         assert isinstance(lease.parcel, Parcel)
         self._parcel = lease.parcel
-        self.cursor = iter(range(lease.count))
+        self.cursor: Iterator[int] = iter(range(lease.count))
         self.last = lease.count - 1
         self.bodies: list[Any] = []
         self.bad: dict[int, str] = {}  # what cannot be decoded, and why

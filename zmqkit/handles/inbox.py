@@ -314,12 +314,12 @@ class Inbox:
                 kept = max(0, len(rest) - count)
                 if kept:
                     hand.last = rest[kept - 1]
-                    hand.cursor = iter(range(rest[0], rest[0] + kept))
+                    hand.cursor = iter(rest[:kept])
                 gone = len(rest) - kept
                 if gone:
                     self._given_back += gone
                     self.state.buffered -= gone
-                    self.session.machine.back(hand.lease, rest[kept], gone, BackKind.UNSTARTED)
+                    self.session.machine.back(hand.lease, rest[kept], rest[-1] + 1 - rest[kept], BackKind.UNSTARTED)
                 count -= gone
                 if count <= 0:
                     break
@@ -366,7 +366,7 @@ class Inbox:
                     rest = list(hand.cursor)
                     self._given_back += len(rest)
                     if rest:
-                        self.session.machine.drop(lease, rest[0], len(rest))
+                        self.session.machine.drop(lease, rest[0], rest[-1] + 1 - rest[0])
             self._hands = deque(hand for hand in self._hands if hand.lease is not lease)
 
     def judged(self, lease: HeldLease, first: int, count: int, verdict: Verdict) -> None:

@@ -9,9 +9,11 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from zmqkit.errors import JournalLocked
+from zmqkit.handles.calling import Calls
 from zmqkit.handles.client import Peer
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.gateways import Gateways, check
+from zmqkit.handles.routing import Route
 from zmqkit.handles.session import Session
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
@@ -46,6 +48,7 @@ class Node(Peer):
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
         self._session = Session(self._reactor, None)
+        self._calls = Calls(Route([self._session]))
         machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
         self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from zmqkit.errors import DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout
+from zmqkit import framing, wire
+from zmqkit.codec import shown
+from zmqkit.errors import DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout, Unencodable
 from zmqkit.parcel import Parcel, unpack_checked
 from zmqkit.wire import Code
 
@@ -52,6 +54,14 @@ def error_of(code: int, text: str, retry_after: float = 1.0) -> Error:
     if code == Code.FORBIDDEN:
         return Forbidden(text)
     return RemoteError(Code(code).name.lower() if code in list(Code) else "refused", text)
+
+
+def check_ask(verb: str, arguments: dict[str, Any]) -> None:
+    """What the node would call malformed, it would on every link. Raises Unencodable."""
+    try:
+        framing.decode([bytes(frame) for frame in framing.encode(wire.Ask(1, 1, verb, arguments))])
+    except (framing.Malformed, ValueError, TypeError, OverflowError) as error:
+        raise Unencodable(f"{verb}: cannot send {shown(arguments)}: {error}") from None
 
 
 class Ticket:

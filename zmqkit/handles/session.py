@@ -14,10 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from zmqkit import framing, wire
-from zmqkit.codec import shown
-from zmqkit.errors import Closed, Error, Timeout, Unencodable, Unreachable
-from zmqkit.handles.outcome import Ticket, error_of
+from zmqkit.errors import Closed, Error, Timeout, Unreachable
+from zmqkit.handles.outcome import Ticket, check_ask, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
@@ -25,11 +23,14 @@ from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.output import Dropped
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.reactor import Reactor, now
-from zmqkit.wire import Verdict
+from zmqkit.wire import BackKind, Verdict
 
 if TYPE_CHECKING:
+    from zmqkit.handles.calling import Calls
+    from zmqkit.handles.crew import Crew
     from zmqkit.handles.inbox import Inbox
     from zmqkit.handles.producer import Producer
+    from zmqkit.handles.requests import Requests
 
 GOODBYE_SECONDS = 1.0  # for the node's answer to ours
 HOT_SECONDS = 0.001  # acks of a busy consumer are collected this often, without a wake-up for each
@@ -50,7 +51,11 @@ class Session:
         self.reason = "no answer yet"  # why the link is not up
         self.node, self.message_bytes = "", PARCEL_BYTES_MAX
         self.stored = 0  # batches: whoever waits for one of many sees that things move
+        self.calls_open = 0  # handed over, and without an outcome yet
         self.callbacks = Callbacks()
+        self.calls: Calls  # of its client, which may have other sessions beside this one
+        self.siblings: tuple[Session, ...] = (self,)
+        self.crews: dict[str, Crew] = {}  # services for threads, and for asyncio
         self.failures: list[Ticket] = []
         self._started = False
         self._lock = threading.Lock()
@@ -66,15 +71,17 @@ class Session:
     # -- any thread ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the link; once."""
+        """Start the link; once. The first of a client's sessions starts all."""
         with self._lock:
             if self._started:
                 return
-            self._started = True
-            self.machine.start(now())
-            self.reactor.attach(self, self.endpoint)
+            for session in self.siblings:
+                session._started = True
+                session.machine.start(now())
+                self.reactor.attach(session, session.endpoint)
             self.reactor.start()
-            self.halted = self.error is not None
+            for session in self.siblings:
+                session.halted = session.error is not None
 
     def admit(self) -> None:
         """Every call of the application passes here: a lazy link starts, a closed one raises."""
@@ -121,6 +128,23 @@ class Session:
     def inboxes(self) -> list[Inbox]:
         return list(self._inboxes.values())
 
+    def holds(self, inbox: Inbox) -> bool:
+        with self._lock:
+            return self._inboxes.get(inbox.queue) is inbox
+
+    def forget(self, inbox: Requests) -> None:
+        """Of a closed service, unless somebody has taken it up meanwhile. On the I/O thread."""
+        with self._lock:
+            if inbox.service is None:
+                del self._inboxes[inbox.queue]
+                self.machine.consumers.pop(inbox.queue, None)
+
+    def crew(self, side: str, make: Callable[[], Crew]) -> Crew:
+        with self._lock:
+            if side not in self.crews:
+                self.crews[side] = make()
+            return self.crews[side]
+
     def heat(self) -> None:
         """There is an ack to collect, and nobody knows yet."""
         self.hot = True
@@ -132,7 +156,7 @@ class Session:
 
     def asking(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> Steps[dict[str, Any]]:
         self.admit()
-        _check_ask(verb, arguments)
+        check_ask(verb, arguments)
         reply = Reply()
         self.reactor.call(lambda moment: self._ask(verb, arguments, reply))
         try:
@@ -180,6 +204,8 @@ class Session:
 
     def stop(self) -> None:
         """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
+        for crew in list(self.crews.values()):
+            crew.stop()
         for inbox in self.inboxes:
             for demand in list(inbox.demands):
                 inbox.end(demand)
@@ -192,11 +218,13 @@ class Session:
         if self.error is not None:
             return
         self.stop()
-        self.halted, self.error = True, Closed("closed: make a new one")
+        for session in self.siblings:
+            session.halted, session.error = True, Closed("closed: make a new one")
+            session._part_by = now() + timeout
         if self._started:
-            self._part_by = now() + timeout
             self.reactor.wake()
-            yield self._left, timeout + GOODBYE_SECONDS
+            for session in self.siblings:
+                yield session._left, timeout + GOODBYE_SECONDS
 
     # -- the I/O thread -----------------------------------------------------------------------------------------------
 
@@ -209,6 +237,7 @@ class Session:
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)
+        self.calls.pump(self, moment)
         if hot:
             self.hot = True
             machine.remind(moment + HOT_SECONDS)
@@ -228,8 +257,11 @@ class Session:
         reason = self.error
         for producer in list(self._producers.values()):
             producer.fail(reason)
+        for crew in list(self.crews.values()):
+            crew.fail()
         for inbox in self.inboxes:
             inbox.fail()
+        self.calls.fail(self, reason)
         for reply in [*self._replies, *(flush.reply for flush in self._flushes)]:
             reply.set(reason)
         self._up.set()
@@ -274,10 +306,12 @@ class Session:
         self.node = event.node.hex()
         self.message_bytes = min(PARCEL_BYTES_MAX, int(event.limits.get("message_bytes", PARCEL_BYTES_MAX)))
         self._up.set()
+        self.calls.route.went_up(self)
 
     def _on_down(self, event: ev.Down) -> None:
         self.reason = event.reason
         self._up.clear()
+        self.calls.route.went_down(self)
         log.info("link to %s: %s", self.endpoint, event.reason)
 
     def _on_stored(self, event: ev.Stored) -> None:
@@ -293,13 +327,26 @@ class Session:
             self.failures.append(ticket)
 
     def _on_granted(self, event: ev.Granted) -> None:
-        self._inboxes[event.lease.queue].granted(event.lease)
+        inbox = self._inboxes.get(event.lease.queue)
+        if inbox is not None:
+            inbox.granted(event.lease)
+        else:  # it met the close of its service
+            self.machine.back(event.lease, 0, event.lease.count, BackKind.UNSTARTED)
+            self.machine.consumers.pop(event.lease.queue)
 
     def _on_judged(self, event: ev.Judged) -> None:
-        self._inboxes[event.lease.queue].judged(event.lease, event.offset, event.count, Verdict(event.verdict))
+        if (inbox := self._inboxes.get(event.lease.queue)) is not None:
+            inbox.judged(event.lease, event.offset, event.count, Verdict(event.verdict))
 
     def _on_revoked(self, event: ev.Revoked) -> None:
-        self._inboxes[event.lease.queue].revoked(event.lease)
+        self._inboxes[event.lease.queue].revoked(event.lease)  # it is there as long as anything is open
+
+    def _on_cancelled(self, event: ev.Cancelled) -> None:
+        self._inboxes[event.lease.queue].cancelled(event.lease, event.offset, event.count)  # type: ignore[attr-defined]
+
+    def _on_allowed(self, event: ev.Allowed) -> None:
+        if (inbox := self._inboxes.get(event.lease.queue)) is not None:
+            inbox.allowed(event.lease, event.parts)  # type: ignore[attr-defined]
 
     def _on_replied(self, event: ev.Replied) -> None:
         if event.ticket in self._replies:
@@ -321,15 +368,10 @@ _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
     ev.Granted: Session._on_granted, ev.Judged: Session._on_judged, ev.Revoked: Session._on_revoked, ev.Replied: Session._on_replied,
     ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
+    ev.Answered: lambda session, event: session.calls.answered(event), ev.Parts: lambda session, event: session.calls.came(event),
+    ev.Failed: lambda session, event: session.calls.failed(session, event),
+    ev.Cancelled: Session._on_cancelled, ev.Allowed: Session._on_allowed,
 }  # fmt: skip
-
-
-def _check_ask(verb: str, arguments: dict[str, Any]) -> None:
-    """What the node would call malformed, it would on every link. Raises Unencodable."""
-    try:
-        framing.decode([bytes(frame) for frame in framing.encode(wire.Ask(1, 1, verb, arguments))])
-    except (framing.Malformed, ValueError, TypeError, OverflowError) as error:
-        raise Unencodable(f"{verb}: cannot send {shown(arguments)}: {error}") from None
 
 
 def _jitter() -> float:

@@ -1,0 +1,204 @@
+"""The services of one client, the handlers that are free for them, and who takes which call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from math import inf
+from typing import Any, Protocol
+
+from zmqkit.errors import Closed, Error
+from zmqkit.handles.answers import Load
+from zmqkit.handles.calling import loader, service_name
+from zmqkit.handles.current import Current
+from zmqkit.handles.hand import Credit, Demand
+from zmqkit.handles.requests import CallHand, Requests
+from zmqkit.handles.session import Session, fresh
+from zmqkit.wire import SERVICE_MARK
+
+Function = Callable[[Any], Any]
+
+
+class Service:
+    """A function under a name, for all callers of the node. `close` takes the name back."""
+
+    def __init__(self, crew: Crew, name: str, function: Function, load: Load) -> None:
+        self._crew, self.name, self.function, self.load = crew, name, function, load
+
+    def close(self) -> None:
+        """Take no more calls: what runs is finished, the rest goes to other workers. The name may be used again."""
+        self._crew.close(self)
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name!r}>"
+
+
+class Handlers(Protocol):
+    """Threads or tasks that answer the calls of all services of a crew."""
+
+    count: int
+    credit: Credit
+    demands: dict[str, Demand]  # by service
+
+    def stop(self) -> None: ...
+
+    def ring(self) -> None:
+        """Something came. With the crew's `changed` held, perhaps on the I/O thread."""
+
+    def gone(self, hand: CallHand) -> None:
+        """Nobody waits for some of these calls any more. On the I/O thread."""
+
+
+class Crew:
+    """`changed` is the lock, and what threads wait for, of the crew and all its inboxes."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.changed = threading.Condition()
+        self.news = 0
+        self.taken, self.taken_at = 0, -inf  # calls in handlers' hands, and when one last was taken; of the I/O thread
+        self._line: tuple[Requests, ...] = ()  # where something waits
+        self._turn = 0
+        self._lock = threading.Lock()
+        self._services: dict[str, tuple[Service, Requests]] = {}
+        self._pools: list[Handlers] = []
+        self._handlers = 0
+
+    # -- any thread: who serves what --------------------------------------------------------------------------------------
+
+    def add(self, name: str, function: Function, wanted: Any) -> Service:
+        """Raises Error if this client serves that name already."""
+        service_name(name)
+        if not callable(function):
+            raise TypeError(f"a service is a function of one body, not {function!r}")
+        if self.session.error is not None:
+            raise fresh(self.session.error)
+        service = Service(self, name, function, loader(wanted))
+        with self._lock:
+            if name in self._services:
+                raise Error(f"this client serves {name!r} already: close that service first")
+            inbox = self._inbox(service)
+            self._services[name] = service, inbox
+            for pool in self._pools:
+                self._begin(pool, inbox)
+        return service
+
+    def _inbox(self, service: Service) -> Requests:
+        while True:
+            inbox = self.session.inbox(SERVICE_MARK + service.name, lambda: Requests(self, service.name))
+            assert isinstance(inbox, Requests), "marked names are those of services"
+            if inbox.crew is not self:
+                raise Error(f"this client serves {service.name!r} already, on the other side of `.aio`: close that service first")
+            inbox.service = service
+            if self.session.holds(inbox):  # else it was cleared away, as one that is closed
+                return inbox
+
+    def close(self, service: Service) -> None:
+        with self._lock:
+            known = self._services.get(service.name)
+            if known is None or known[0] is not service:
+                return
+            del self._services[service.name]
+            inbox = known[1]
+            inbox.service = None
+            for pool in self._pools:
+                inbox.end(pool.demands.pop(service.name))
+            inbox.restate()
+
+    def join(self, pool: Handlers) -> None:
+        """From now on these handlers serve all there is, and what comes."""
+        self.session.admit()
+        with self._lock:
+            self._pools.append(pool)
+            self._handlers += pool.count
+            for _, inbox in self._services.values():
+                self._begin(pool, inbox)
+
+    def _begin(self, pool: Handlers, inbox: Requests) -> None:
+        demand = pool.demands[inbox.name] = Demand(pool.credit, 0.0)
+        inbox.demands.append(demand)
+        inbox.restate()
+
+    def leave(self, pool: Handlers) -> None:
+        """They take nothing more. No lock is taken: a signal handler may call it."""
+        try:
+            self._pools.remove(pool)
+        except ValueError:
+            return  # they have left already
+        self._handlers -= pool.count
+        for name, demand in list(pool.demands.items()):
+            if (known := self._services.get(name)) is not None:
+                known[1].end(demand)
+        try:
+            self.session.reactor.call(lambda moment: self.wake())
+        except Closed:
+            pass  # `fail` has woken them
+
+    def stop(self) -> None:
+        for pool in list(self._pools):
+            pool.stop()
+
+    def fail(self) -> None:
+        """The session is over."""
+        self.stop()
+        self.wake()
+
+    # -- any thread: taking -----------------------------------------------------------------------------------------------
+
+    @property
+    def free(self) -> int:
+        """Handlers that could begin something now."""
+        return max(0, self._handlers - self.taken)
+
+    @property
+    def waits(self) -> int:
+        """Calls that could be taken now, or so."""
+        return sum(inbox.waits() for inbox in self._line)
+
+    def take(self) -> Current | None:
+        """A call that may be started now; of several services each has its turn."""
+        line = self._line
+        self._turn = turn = self._turn + 1  # that two threads may count as one does no harm
+        for place in range(len(line)):
+            inbox = line[(turn + place) % len(line)]
+            call = inbox.take_call()
+            if call is not None:
+                return call
+            with self.changed:
+                if inbox.lined and not inbox.waits():
+                    inbox.lined = False
+                    self._line = tuple(other for other in self._line if other is not inbox)
+        return None
+
+    def wait(self, seen: int, ended: Callable[[], bool]) -> None:
+        """For a thread: until there is news after `seen`, or its pool has ended."""
+        with self.changed:
+            if self.news == seen and not ended():
+                self.changed.wait()
+
+    def notify(self, inbox: Requests, count: int | None) -> None:
+        """With `changed` held."""
+        self.news += 1
+        if not inbox.lined and inbox.waits():
+            inbox.lined = True
+            self._line = (*self._line, inbox)
+        self.changed.notify_all() if count is None else self.changed.notify(count)
+        for pool in self._pools:
+            pool.ring()
+
+    def wake(self) -> None:
+        with self.changed:
+            self.news += 1
+            self.changed.notify_all()
+            for pool in self._pools:
+                pool.ring()
+
+    def gone(self, hand: CallHand) -> None:
+        for pool in self._pools:
+            pool.gone(hand)
