@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import Any, NamedTuple
@@ -22,9 +22,11 @@ from zmqkit.gateways import desk
 from zmqkit.gateways.desk import Frames, Translator
 from zmqkit.gateways.outward import OutwardLink
 from zmqkit.machines import events as ev
+from zmqkit.machines.consumer import WINDOW_MAX, WINDOWS_BYTES_MAX, ConsumerState, window_bytes
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
+from zmqkit.sockets import FOREIGN_FRAMES_MAX
 from zmqkit.wire import SERVICE_MARK, BackKind, Status
 
 ATTEMPTS = 4
@@ -51,6 +53,14 @@ class Stream:
         self.got = 0
 
 
+class Offer(ConsumerState):
+    """A service of foreign workers. `fixed` is how many are ready: what is in hand counts beside it, for workers are mute about that."""
+
+    @property
+    def window(self) -> int:
+        return min(WINDOW_MAX, self.open + self.fixed)
+
+
 class Bridge:
     """An application of the reactor. `translator` and `deliver` are set before it runs; `serves` asks the node in this process."""
 
@@ -58,11 +68,14 @@ class Bridge:
 
     deliver: Deliver  # and this
 
-    def __init__(self, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
+    def __init__(self, name: str, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
         self.machine = ClientMachine(os.urandom(16), random.random)
-        self.dropped = 0  # calls that ended without an answer for a foreign client
-        self._wake, self._serves = wake, serves
-        self._offers: dict[str, int] = {}
+        self._name, self._wake, self._serves = name, wake, serves
+        self._dropped: dict[str, int] = Counter()  # here, before the translator saw it
+        self._reported: set[str] = set()  # reasons that are in the log
+        self._room = WINDOWS_BYTES_MAX  # for the names of more services
+        self._parting: dict[str, Offer] = {}  # offers of nothing, which go once the node knows
+        self._unfit: dict[str, int] = {}  # offers for which there was no room
         self._gated: deque[Job] = deque()  # may not be started yet
         self._streams: dict[Any, Stream] = {}  # by ticket
         self._parts: dict[Job, list[bytes]] = {}  # of foreign workers, for callers who want one answer, or no more for now
@@ -93,7 +106,23 @@ class Bridge:
         return self._serves(service)
 
     def offer(self, service: str, free: int) -> None:
-        self._offers[service] = free
+        name = SERVICE_MARK + service
+        state = self.machine.consumers.get(name)
+        if not isinstance(state, Offer):
+            self._unfit.pop(service, None)
+            if not free:
+                return
+            if window_bytes(name) > self._room:
+                self._unfit[service] = free
+                self._dropped["too-many-services"] += 1
+                return
+            self._room -= window_bytes(name)
+            crossed = state.open if state is not None else 0  # leases that met the end of an earlier offer
+            state = self.machine.consumers[name] = Offer(name)
+            state.open = crossed
+        state.fixed = free
+        if not free:
+            self._parting[service] = state
 
     def reply(self, job: Job, frames: Frames) -> None:
         body = _packed(frames)
@@ -113,6 +142,7 @@ class Bridge:
     def part(self, job: Job, frames: Frames) -> None:
         waiting = self._parts.setdefault(job, [])
         if len(waiting) >= PARTS_WAITING_MAX:
+            self._heard.append(desk.Withdrawn(job))
             self.lost(job, f"more than {PARTS_WAITING_MAX} parts that nobody reads")
             return
         waiting.append(_packed(frames))
@@ -149,7 +179,10 @@ class Bridge:
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None:
         """A foreign peer said this."""
         self._now = now
-        self.translator.receive(door, peer, frames, now)
+        if len(frames) > FOREIGN_FRAMES_MAX:
+            self._dropped["too-many-frames"] += 1
+        else:
+            self.translator.receive(door, peer, frames, now)
 
     def cut(self, was_up: bool, now: float) -> None:
         """There is no connection that could be cut: peers come to our doors."""
@@ -186,17 +219,38 @@ class Bridge:
                 translator.hear(heard, now)
             if translator.deadline <= now:
                 translator.tick(now)
+            gone: dict[tuple[int, bytes], None] = {}
             for send in self._sends():
-                reason = self.deliver(send.door, send.peer, send.frames)
-                if reason is not None:
-                    translator.gone(send.door, send.peer, now)
-            if not self._heard:
+                place = send.door, send.peer
+                if place not in gone and self.deliver(*place, send.frames) is not None:
+                    gone[place] = None  # what follows would make no sense without it
+            for door, peer in gone:
+                translator.gone(door, peer, now)
+            if not (self._heard or gone):
                 break
-        for service, free in self._offers.items():
-            state = self.machine.consumers.of(SERVICE_MARK + service)
-            state.fixed = state.open + free  # a window is absolute: what is in hand, and what may come
-        self._offers = {service: free for service, free in self._offers.items() if free}
+        if self._parting:
+            self._part()
+        for reason in self.dropped.keys() - self._reported:
+            self._reported.add(reason)
+            log.warning("%s: dropped, and counted from now on: %s", self._name, reason)
         self.machine.remind(translator.deadline)
+
+    def _part(self) -> None:
+        """Forget services that nobody offers any more."""
+        for service, state in list(self._parting.items()):
+            if state.fixed or state.idle:
+                del self._parting[service]
+            if state.idle:
+                del self.machine.consumers[state.queue]
+                self._room += window_bytes(state.queue)
+        unfit, self._unfit = self._unfit, {}
+        for service, free in unfit.items():
+            self.offer(service, free)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What foreign peers said in vain, counted by reason."""
+        return {**self.translator.dropped, **self._dropped}
 
     # -- events -----------------------------------------------------------------------------------------------------------
 
@@ -218,7 +272,6 @@ class Bridge:
         self._unanswered(event.ticket, f"{event.outcome.value}: {event.text}")
 
     def _unanswered(self, ticket: Any, reason: str) -> None:
-        self.dropped += 1
         log.info("a call of a foreign client has no answer: %s", reason)
         self._heard.append(desk.Reply(ticket, None, reason))
 
@@ -239,6 +292,12 @@ class Bridge:
     def _on_granted(self, event: ev.Granted) -> None:
         lease = event.lease
         assert lease.terms is not None, "a gateway takes calls only"
+        state = self.machine.consumers[lease.queue]
+        if not isinstance(state, Offer):
+            self.machine.back(lease, 0, lease.count, BackKind.UNSTARTED)
+            if not state.open:
+                del self.machine.consumers[lease.queue]
+            return
         jobs = [Job(lease, index) for index in range(lease.count)]
         if lease.terms.parts:
             self._allowed.update(dict.fromkeys(jobs, lease.terms.parts))

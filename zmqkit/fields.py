@@ -13,8 +13,15 @@ SECONDS_MAX = 1e10  # three centuries: no duration is longer, and none overflows
 Check = Callable[[Any], bool]
 
 
-def integer(low: int, high: int) -> Check:
-    return lambda value: type(value) is int and low <= value <= high
+class Integer:
+    """A whole number from `low` to `high`, both included."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self.bounds = low, high
+
+    def __call__(self, value: Any) -> bool:
+        low, high = self.bounds
+        return type(value) is int and low <= value <= high
 
 
 def seconds(low: float = 0.0) -> Check:

@@ -20,11 +20,11 @@ from zmqkit import wire
 from zmqkit.fields import (
     SECONDS_MAX,
     Check,
+    Integer,
     anything,
     blob,
     blob_up_to,
     flag,
-    integer,
     list_of,
     map_of_anything,
     name,
@@ -44,14 +44,14 @@ class Malformed(Exception):
 _QUEUE = unmarked(NAME_BYTES_MAX)
 _NAME = name(NAME_BYTES_MAX)  # of a queue, or the marked one of a service
 _SERVICE = unmarked(NAME_BYTES_MAX - 1)
-_U32 = integer(0, 2**32 - 1)
-_U64 = integer(0, 2**64 - 1)
-_SEQ = integer(1, 2**63)
-_COUNT = integer(1, PARCEL_MESSAGES_MAX)
-_OFFSET = integer(0, PARCEL_MESSAGES_MAX - 1)
-_STATUS = integer(0, max(Status))
+_U32 = Integer(0, 2**32 - 1)
+_U64 = Integer(0, 2**64 - 1)
+_SEQ = Integer(1, 2**63)
+_COUNT = Integer(1, PARCEL_MESSAGES_MAX)
+_OFFSET = Integer(0, PARCEL_MESSAGES_MAX - 1)
+_STATUS = Integer(0, max(Status))
 _KEY = text_up_to(NAME_BYTES_MAX)
-_EPOCH = integer(0, 2**24 - 1)
+_EPOCH = Integer(0, 2**24 - 1)
 _DURATION = seconds()
 
 
@@ -89,6 +89,7 @@ class Shape:
         self.kind, self.command = Kind[command.__name__.upper()], command
         self.number = int(self.kind)
         self.checks = checks  # what the header must hold, in order
+        self._bounds = [(check, *(check.bounds if isinstance(check, Integer) else (1, 0))) for check in checks]
         self.refine = refine  # what one field says about another, and lists that become tuples
 
     def header(self, fields: Fields) -> bytes:
@@ -113,8 +114,9 @@ class Shape:
             if len(fields) < len(checks):
                 raise Malformed(f"{self.kind.name} with fields missing")
             del fields[len(checks) :]
-        for check, value in zip(checks, fields):  # noqa: B905 — their lengths are equal
-            if not check(value):
+        for (check, low, high), value in zip(self._bounds, fields):  # noqa: B905 — their lengths are equal
+            # Most fields are whole numbers; this asks without a call.
+            if not (type(value) is int and low <= value <= high) and not check(value):
                 raise Malformed(f"{self.kind.name} with a wrong field: a {type(value).__name__}")
 
 
@@ -233,12 +235,12 @@ _SHAPES: tuple[Shape, ...] = (
     Batch(wire.Lease, _NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32, _terms, count=3, refine=_lease),
     Entries(wire.Done, flag, entry="<QII"),
     Entries(wire.Answer, entry="<QIIB", refine=_answer),
-    Shape(wire.Back, _U64, _U32, _COUNT, integer(0, max(BackKind)), seconds(-1.0), text(TEXT_CHARS_MAX)),
+    Shape(wire.Back, _U64, _U32, _COUNT, Integer(0, max(BackKind)), seconds(-1.0), text(TEXT_CHARS_MAX)),
     Large(wire.Save, _U64, _U32, blob_up_to(wire.BLOB_BYTES_MAX), most=wire.BLOB_BYTES_MAX + 5),
     Large(wire.Ask, _SEQ, _SEQ, text(40), map_of_anything, most=wire.ARGUMENTS_BYTES_MAX, refine=_ask),
     Large(wire.Told, _SEQ, anything, most=FRAME_BYTES_MAX),
     Shape(wire.Bye),
-    Batch(wire.Call, _SERVICE, _SEQ, _COUNT, _DURATION, integer(1, wire.ATTEMPTS_MAX), _EPOCH, _KEY, _U32, _U64,
+    Batch(wire.Call, _SERVICE, _SEQ, _COUNT, _DURATION, Integer(1, wire.ATTEMPTS_MAX), _EPOCH, _KEY, _U32, _U64,
           count=2, offered=True, refine=_call),
     Shape(wire.Cancel, _U64, _OFFSET, _COUNT),
     Batch(wire.Part, _U64, _OFFSET, _SEQ, _COUNT, count=3),

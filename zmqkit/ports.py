@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import Buffer
-from zmqkit.sockets import NEVER_UP, Socket, deliver, doubt, readable, receive
+from zmqkit.sockets import FOREIGN_FRAMES_MAX, NEVER_UP, Socket, deliver, doubt, readable, receive
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 
@@ -20,7 +20,7 @@ class Application(Protocol):
     machine: ClientMachine
 
     def pump(self, now: float) -> None:
-        """Feed the machine, before its output is taken."""
+        """Let the machine tick, and feed it, before its output is taken."""
 
     def handle(self, events: list[Any], now: float) -> None: ...
 
@@ -53,7 +53,7 @@ class Doors:
                 continue
             spoke = True
             for _ in range(TURN_MESSAGES_MAX):
-                frames = receive(socket)
+                frames = receive(socket, FOREIGN_FRAMES_MAX + 2)  # with a routing id, and one more, so that it is known for too long
                 peer = frames.pop(0) if self.monitor is None else b""
                 self.gateway.receive(door, peer, frames, moment)
                 if not readable(socket):

@@ -38,6 +38,7 @@ from zmqkit.sockets import (
     open_router,
     readable,
     receive,
+    receive_from,
     send,
 )  # fmt: skip
 
@@ -213,13 +214,13 @@ class Reactor:
             if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
                 speaks = True
             if speaks:
-                self._drain_port(port)
+                self._drain_port(port, heard)
             if speaks or everyone or port.deadline <= moment:
                 self._flush_port(port, moment)
         if self._host is not None:
             self._host.turn(moment, drained)
             for port in [port for port in self._ports if port.inbox]:
-                self._drain_port(port)
+                self._drain_port(port, set())
                 self._flush_port(port, moment)
 
     def _end_turn(self) -> None:
@@ -234,7 +235,7 @@ class Reactor:
         assert router is not None and host is not None
         moment = now()
         for _ in range(TURN_MESSAGES_MAX):
-            peer, *frames = receive(router)
+            peer, frames = receive_from(router)
             if peer.startswith(LOCAL):
                 host.machine.core.drop("forged-id", peer, "a routing id of this process, from outside")
             else:
@@ -255,25 +256,22 @@ class Reactor:
 
     # -- client links ---------------------------------------------------------------------------------------------------
 
-    def _drain_port(self, port: Port) -> None:
+    def _drain_port(self, port: Port, heard: set[Any]) -> None:
         machine, moment = port.application.machine, now()
         for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
             machine.receive(port.inbox.popleft(), moment)
-        if port.socket is None:
-            return
-        for _ in range(TURN_MESSAGES_MAX):
-            if not readable(port.socket):
-                break
-            machine.receive(receive(port.socket), moment)
-        if port.monitor is not None and readable(port.monitor):
+        if port.socket is not None and port.socket in heard:
+            for _ in range(TURN_MESSAGES_MAX):
+                machine.receive(receive(port.socket), moment)
+                if not readable(port.socket):
+                    break
+        if port.monitor is not None and port.monitor in heard:
             reason = doubt(port.monitor)
             if reason is not None:
                 machine.lost(moment, reason)
 
     def _flush_port(self, port: Port, moment: float) -> None:
         application = port.application
-        if application.machine.deadline <= moment:
-            application.machine.tick(moment)
         application.pump(moment)
         output = application.machine.take()
         if output.connect is not None:

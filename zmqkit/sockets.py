@@ -77,6 +77,7 @@ def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:
     """For peers of another protocol, with its own heartbeats: old libraries take those of ZMTP for an error. Raises as `open_router`."""
     socket = context.socket(zmq.ROUTER)
     _set_limits(socket)
+    socket.linger = ROUTER_LINGER_MS
     socket, bound = _bound(socket, [endpoint])
     return socket, bound[0]
 
@@ -133,6 +134,7 @@ def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _FRAMES_MAX = 8  # of one message that are kept: no command has more, so what has is refused by its number
+FOREIGN_FRAMES_MAX = 1000  # of a message in another protocol
 
 
 def readable(socket: Socket) -> bool:
@@ -140,12 +142,18 @@ def readable(socket: Socket) -> bool:
     return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
 
 
-def receive(socket: Socket) -> list[bytes]:
-    """The next message's frames. Raises zmq.Again when there is none."""
+def receive_from(router: Socket) -> tuple[bytes, list[bytes]]:
+    """Who sent the next message, and its frames. Raises zmq.Again when there is none."""
+    peer = router.recv(_NOBLOCK)
+    return peer, receive(router)  # a ROUTER gives no peer without a message
+
+
+def receive(socket: Socket, frames_max: int = _FRAMES_MAX) -> list[bytes]:
+    """The next message's frames, no more than so many. Raises zmq.Again when there is none."""
     frames = [socket.recv(_NOBLOCK)]
     while socket.getsockopt(_RCVMORE):
         frame = socket.recv(_NOBLOCK)
-        if len(frames) < _FRAMES_MAX:
+        if len(frames) < frames_max:
             frames.append(frame)
     return frames
 
