@@ -41,7 +41,7 @@ class Gateways:
             self._open("ppp", lambda bridge: Ppp(bridge, salt=os.urandom(16)), list(ppp))
 
     def _open(self, name: str, make: Callable[[Bridge], Translator], endpoints: list[str]) -> None:
-        bridge = self._bridges[name] = Bridge(self._reactor.wake, self._machine.serves)
+        bridge = self._bridges[name] = Bridge(name, self._reactor.wake, self._machine.serves)
         bridge.translator = make(bridge)
         port, self.endpoints[name] = self._reactor.attach_gateway(bridge, endpoints)
         bridge.deliver = port.doors.deliver
@@ -49,8 +49,7 @@ class Gateways:
     @property
     def dropped(self) -> dict[str, int]:
         """What foreign peers said in vain, by protocol and reason."""
-        counts = {name: dict(bridge.translator.dropped) for name, bridge in self._bridges.items()}
-        return {f"{name}:{reason}": count for name, reasons in counts.items() for reason, count in reasons.items()}
+        return {f"{name}:{reason}": count for name, bridge in self._bridges.items() for reason, count in bridge.dropped.items()}
 
 
 def check(mdp: object, ppp: object) -> tuple[str | None, tuple[str, str] | None]:
@@ -93,7 +92,7 @@ def _link(reactor: Reactor, endpoint: str, make: Callable[[Bridge], OutwardLink]
         check_address(address)
     except Unreachable as error:
         raise Unreachable(endpoint, error.reason, "give one like mdp://127.0.0.1:5555") from None
-    bridge = OutwardBridge(reactor.wake, lambda service: False)
+    bridge = OutwardBridge(endpoint, reactor.wake, lambda service: False)
     bridge.translator = bridge.link = make(bridge)
     port: GatewayPort = reactor.attach_outward(bridge)
     bridge.deliver = port.doors.deliver

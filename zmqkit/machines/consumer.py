@@ -22,7 +22,12 @@ WINDOWS_BYTES_MAX = 8000  # names and numbers of all consumed queues must fit th
 
 def windows_fit(queues: Iterable[str]) -> bool:
     """Can one client consume from all of these?"""
-    return sum(len(queue.encode()) + 20 for queue in queues) <= WINDOWS_BYTES_MAX
+    return sum(map(window_bytes, queues)) <= WINDOWS_BYTES_MAX
+
+
+def window_bytes(queue: str) -> int:
+    """What its name and numbers take in a READY, or so."""
+    return len(queue.encode()) + 20
 
 
 class ConsumerState:
