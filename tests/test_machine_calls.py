@@ -382,30 +382,3 @@ def test_a_caller_that_leaves_takes_its_calls_with_it() -> None:
     assert bench.hear(worker, wire.Cancel) == [wire.Cancel(token, 0, 1)] and bench.empty()
     bench.answer(worker, token)
     assert bench.leases(worker) == [] and bench.empty()
-
-
-# -- the end of a node ------------------------------------------------------------------------------------------------------
-
-
-def test_a_node_that_stops_refuses_what_waits_and_takes_answers_to_what_runs() -> None:
-    bench = CallBench()
-    caller, worker = bench.connect("c"), bench.serve("w")
-    bench.call(caller, 1, 3)
-    token = bench.one_lease(worker).token
-    bench.machine.stop(bench.now)
-    bench.turn()
-    assert bench.refusals(caller) == [(2, 2, "STOPPING")]
-    bench.call(caller, 4)
-    assert bench.refusals(caller) == [(4, 1, "STOPPING")]
-    bench.answer(worker, token)
-    assert bench.ends(caller) == [(1, "OK")] and bench.leases(worker) == []
-
-
-def test_what_comes_back_unstarted_to_a_node_that_stops_is_refused_at_once() -> None:
-    bench = CallBench()
-    caller, worker = bench.connect("c"), bench.serve("w")
-    bench.call(caller, 1)
-    token = bench.one_lease(worker).token
-    bench.machine.stop(bench.now)
-    bench.back(worker, token, kind=wire.BackKind.UNSTARTED)
-    assert bench.refusals(caller) == [(1, 1, "STOPPING")]

@@ -36,9 +36,11 @@ class Answering:
             self._settling.owe(client, False, verdicts)
 
     def _reply(self, client: Client, token: int, offset: int, count: int, status: int, bodies: Parcel) -> list[tuple[int, int, int, int]]:
-        lease = client.leases.get(token)
-        if lease is None or lease.queue > 0 or offset + count > lease.count or status > Status.END:
-            return [(token, offset, count, self._verdict_of_unknown(client, token) if lease is None else Verdict.STALE)]
+        lease = self._core.leases.get(token)
+        if lease is None:
+            return [(token, offset, count, self._verdict_of_unknown(client, token))]
+        if lease.queue > 0 or lease.client != client.id or offset + count > lease.count or status > Status.END:
+            return [(token, offset, count, Verdict.STALE)]
         asked = ((1 << count) - 1) << offset
         mask, revoked = asked & lease.open, asked & lease.revoked
         if mask:

@@ -114,6 +114,8 @@ class Core:
         self._services_looked = self.now
         used = {lease.queue for lease in self.leases.values()}
         for client in self.clients.values():
+            if not client.peer:  # it states its windows anew when it comes back
+                client.consumers = {number: consumer for number, consumer in client.consumers.items() if consumer.open}
             used.update(client.consumers)
         for service in [service for service in self.services.values() if not service.ready and service.number not in used]:
             del self.services[service.title], self.by_number[service.number]
