@@ -90,7 +90,7 @@ def test_a_call_says_what_it_wants_and_its_answer_ends_it() -> None:
     assert [bytes(body) for body in answered.parcel.messages()] == [b"1", b"2"]
     assert world.outcomes == [("a", 0, 2, Status.OK)]
     world.wait(20.0)
-    assert world.outcomes == [] and not world.machine.calling and world.machine.settled
+    assert world.outcomes == [] and not world.machine.calling.flights and world.machine.settled
 
 
 def test_numbers_go_on_over_all_calls_and_one_reply_may_end_calls_of_several() -> None:
@@ -173,7 +173,7 @@ def test_a_call_for_which_no_link_came_up_was_not_sent() -> None:
     world.turn()
     world.call("a", 2, 1.0)
     world.wait(1.0)
-    assert world.outcomes == [("a", 0, 2, Outcome.NOT_SENT)] and not world.machine.calling
+    assert world.outcomes == [("a", 0, 2, Outcome.NOT_SENT)] and not world.machine.calling.flights
     world.up()
     assert world.of(wire.Call) == []
 
@@ -277,7 +277,7 @@ def test_a_key_that_an_earlier_epoch_knew_is_never_said_to_be_unexecuted(end: st
         world.machine.flee()
         world.turn()
     else:
-        world.machine.calling._flights[1].epoch = 0  # as if the window were full: not said again yet
+        world.machine.calling.flights[1].epoch = 0  # as if the window were full: not said again yet
         world.echoing(3.0)
     assert world.outcomes == [("keyed", 0, 1, Outcome.MAYBE_EXECUTED)]
 
@@ -359,7 +359,7 @@ def test_a_call_cancelled_later_is_cancelled_at_the_node_and_has_no_outcome() ->
     assert world.turn().of(wire.Cancel) == [wire.Cancel(1, 0, 1)]
     world.reply((1, 2, Status.OK))
     world.wait(11.0)
-    assert world.outcomes == [] and not world.machine.calling
+    assert world.outcomes == [] and not world.machine.calling.flights
 
 
 def test_fleeing_gives_up_what_may_be_made_elsewhere_and_leaves_the_rest() -> None:
@@ -385,8 +385,8 @@ def test_calls_that_end_while_the_link_is_down_leave_nothing_behind() -> None:
         world.call(f"{index}", turn=False)
         world.machine.cancel(f"{index}", 0)
     calling = world.machine.calling
-    assert not calling and len(calling._unsent) < 2000 and len(calling._due) < 2000
-    assert not any(len(flight.parcel.body) for flight in calling._unsent)
+    assert not calling.flights and len(calling.unsent) < 2000 and len(calling._due) < 2000
+    assert not any(len(flight.parcel.body) for flight in calling.unsent)
 
 
 def test_a_stop_waits_for_the_outcomes_of_calls() -> None:

@@ -79,8 +79,10 @@ class Host:
         machine.tick(now, drained)
         while True:
             output = machine.take()
-            self._persist(output)
-            self._send(output, now)
+            if output.records or output.events or output.released:
+                self._persist(output)
+            if output.sends:
+                self._send(output.sends, now)
             if not self.settle(now) and not machine.has_more:
                 return
 
@@ -107,9 +109,10 @@ class Host:
             return record._replace(parcel=self._parcel(record.parcel))
         return record
 
-    def _send(self, output: Output, now: float) -> None:
-        for send in output.sends:
-            if send.after > self._log.durable or (send.after and self._held):  # behind those that wait: answers keep their order
+    def _send(self, sends: list[Send], now: float) -> None:
+        for send in sends:
+            # Behind those that wait: answers keep their order.
+            if send.after and (self._held or send.after > self._log.durable):
                 self._hold(send, now)
             else:
                 self._let_go(send, now)
@@ -134,7 +137,8 @@ class Host:
     def _let_go(self, send: Send, now: float) -> None:
         command: Any = send.command
         if isinstance(command, wire.Lease):
-            command = command._replace(parcel=self._parcel(command.parcel))
+            if not isinstance(command.parcel, Parcel):
+                command = command._replace(parcel=self._parcel(command.parcel))
         elif isinstance(command, wire.Told) and "parcels" in command.result:
             command = command._replace(result=self._told(command.result))
         reason = self._deliver(send.peer, framing.encode(command))

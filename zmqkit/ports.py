@@ -45,7 +45,7 @@ class Doors:
         self.sockets: list[Socket] = []
         self.monitor: Socket | None = None  # of the DEALER
 
-    def drain(self, heard: set[Any], moment: float) -> bool:
+    def drain(self, heard: dict[Any, int], moment: float) -> bool:
         """Hand on what is there, up to a bound. Was there anything?"""
         spoke = False
         for door, socket in enumerate(self.sockets):

@@ -169,9 +169,10 @@ class Reactor:
     def _run(self) -> None:
         error: Exception | None = None
         try:
-            while now() < self._stop_at or not self._drained():
+            while self._stop_at == inf or now() < self._stop_at or not self._drained():
                 self._turn(self._sleep())
-                self._end_turn()
+                if self.turn_ends:
+                    self._end_turn()
                 if self._host is not None and self._host.failed is not None:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
@@ -185,23 +186,30 @@ class Reactor:
         """Nothing waits for the disk, and nobody's call is left."""
         return (self._host is None or self._host.quiet) and not self._calls
 
-    def _sleep(self) -> set[Any]:
+    def _sleep(self) -> dict[Any, int]:
         """Until something is to be done; the sockets that can be read."""
-        deadline = min([port.deadline for port in self._ports], default=inf)
+        deadline = self._stop_at
+        for port in self._ports:
+            if port.deadline < deadline:
+                deadline = port.deadline
         if self._host is not None:
             deadline = min(deadline, self._host.machine.deadline)
         self._awake = False
-        seconds = 0.0 if self._wanted or self._busy() else max(0.0, min(deadline, self._stop_at) - now())
-        heard = {socket for socket, _ in self._poller.poll(ceil(1000 * min(seconds, SLEEP_SECONDS_MAX)))}
+        seconds = 0.0 if self._wanted or self._calls or self._has_mail() else min(deadline - now(), SLEEP_SECONDS_MAX)
+        heard = dict(self._poller.poll(ceil(1000 * seconds) if seconds > 0 else 0))
         self._awake = True
         if self._waker.fd in heard:
             self._waker.clear()
         return heard
 
-    def _busy(self) -> bool:
-        return bool(self._calls) or any(port.inbox for port in self._ports)
+    def _has_mail(self) -> bool:
+        """On a link inside this process."""
+        for port in self._local.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
+            if port.inbox:
+                return True
+        return False
 
-    def _turn(self, heard: set[Any]) -> None:
+    def _turn(self, heard: dict[Any, int]) -> None:
         if self._host is not None:
             self._host.settle(now())
         drained = self._drain_router() if self._router in heard else True
@@ -214,13 +222,13 @@ class Reactor:
             if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
                 speaks = True
             if speaks:
-                self._drain_port(port, heard)
+                self._drain_port(port, heard, moment)
             if speaks or everyone or port.deadline <= moment:
                 self._flush_port(port, moment)
         if self._host is not None:
             self._host.turn(moment, drained)
-            for port in [port for port in self._ports if port.inbox]:
-                self._drain_port(port, set())
+            for port in [port for port in self._local.values() if port.inbox]:
+                self._drain_port(port, heard, moment)
                 self._flush_port(port, moment)
 
     def _end_turn(self) -> None:
@@ -256,8 +264,8 @@ class Reactor:
 
     # -- client links ---------------------------------------------------------------------------------------------------
 
-    def _drain_port(self, port: Port, heard: set[Any]) -> None:
-        machine, moment = port.application.machine, now()
+    def _drain_port(self, port: Port, heard: dict[Any, int], moment: float) -> None:
+        machine = port.application.machine
         for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
             machine.receive(port.inbox.popleft(), moment)
         if port.socket is not None and port.socket in heard:

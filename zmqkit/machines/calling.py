@@ -65,21 +65,14 @@ class Calling:
         self.events: list[Event] = []  # what became of calls
         self._epoch = 0  # of the node on this link
         self._next = 1
-        self._flights: dict[int, Flight] = {}  # by their first number
+        self.flights: dict[int, Flight] = {}  # without an outcome, by their first number
         self._firsts: list[int] = []
         self._by_ticket: dict[Any, Flight] = {}
-        self._unsent: deque[Flight] = deque()  # on this link
-        self._words: list[Cancel | More] = []
+        self.unsent: deque[Flight] = deque()  # on this link
+        self.words: list[Cancel | More] = []
         self._under_way = 0  # calls that were sent on this link and are open
         self._due: list[tuple[float, int]] = []  # a heap of deadlines and first numbers
         self._since = -inf  # of this link: the node heard of us then
-
-    def __bool__(self) -> bool:
-        return bool(self._flights)
-
-    @property
-    def speaks(self) -> bool:
-        return bool(self._unsent or self._words)
 
     # -- the handles --------------------------------------------------------------------------------------------------
 
@@ -89,15 +82,15 @@ class Calling:
         """Make these calls. A keyed call or a stream (`parts` > 0) is a parcel of one."""
         flight = Flight(service, self._next, parcel, ticket, deadline, attempts, key, parts)
         self._next += parcel.count
-        self._flights[flight.first] = self._by_ticket[ticket] = flight
+        self.flights[flight.first] = self._by_ticket[ticket] = flight
         self._firsts.append(flight.first)
-        self._unsent.append(flight)
-        if len(self._unsent) > 1000 + 2 * len(self._flights):  # those that were given up while the link was down
-            self._unsent = deque(flight for flight in self._unsent if flight.open)
+        self.unsent.append(flight)
+        if len(self.unsent) > 1000 + 2 * len(self.flights):  # those that were given up while the link was down
+            self.unsent = deque(flight for flight in self.unsent if flight.open)
         if deadline < inf:
             heappush(self._due, (deadline, flight.first))
-            if len(self._due) > 1000 + 2 * len(self._flights):
-                self._due = [entry for entry in self._due if entry[1] in self._flights]
+            if len(self._due) > 1000 + 2 * len(self.flights):
+                self._due = [entry for entry in self._due if entry[1] in self.flights]
                 heapify(self._due)
 
     def cancel(self, ticket: Any, index: int) -> None:
@@ -105,7 +98,7 @@ class Calling:
         flight = self._by_ticket.get(ticket)
         if flight is not None and flight.open >> index & 1:
             if flight.epoch:
-                self._words.append(Cancel(flight.first + index, 0, 1))
+                self.words.append(Cancel(flight.first + index, 0, 1))
             self._close(flight, 1 << index)
 
     def more(self, ticket: Any, parts: int, got: int) -> None:
@@ -113,11 +106,11 @@ class Calling:
         flight = self._by_ticket.get(ticket)
         if flight is not None:
             flight.parts, flight.got = parts, got
-            self._words.append(More(flight.first, 0, parts, got))
+            self.words.append(More(flight.first, 0, parts, got))
 
     def flee(self) -> None:
         """The link is down, and other nodes are there: give up what may be made there. The rest waits for this node."""
-        for flight in list(self._flights.values()):
+        for flight in list(self.flights.values()):
             if not flight.epoch:
                 self._fail(flight, flight.open, Outcome.NOT_SENT, "the link is down")
             elif flight.key:
@@ -126,7 +119,7 @@ class Calling:
     # -- the link -----------------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        self._words.clear()
+        self.words.clear()
 
     def resume(self, epoch: int, changed: bool, now: float, proven: float) -> None:
         """On a new link. `changed`: another node than before answers; `proven`: then we sent the newest beat that came back."""
@@ -134,31 +127,31 @@ class Calling:
         away = now - max(proven, self._since) > CUT_SECONDS
         self._epoch, self._since = epoch, now
         self.replied = 0 if restarted else self.replied
-        self._words.clear()
-        for flight in list(self._flights.values()):
+        self.words.clear()
+        for flight in list(self.flights.values()):
             if flight.epoch and flight.key and restarted:
                 flight.epoch, flight.doubt = 0, True
             elif flight.epoch and (restarted or away):
                 self._fail(flight, flight.open, Outcome.MAYBE_EXECUTED, "the node has restarted since, or forgotten it")
             elif flight.parts and flight.epoch:
-                self._words.append(More(flight.first, 0, flight.parts, flight.got))
-        self._unsent = deque(self._flights.values())
+                self.words.append(More(flight.first, 0, flight.parts, flight.got))
+        self.unsent = deque(self.flights.values())
         self._under_way = 0
-        for flight in self._unsent:
+        for flight in self.unsent:
             flight.out = False
 
     def sends(self, now: float) -> list[Call | Cancel | More]:
         """What is to be said now. A call that comes again precedes the words about it."""
         said: list[Call | Cancel | More] = []
-        while self._unsent and self._under_way < WINDOW_CALLS:
-            flight = self._unsent.popleft()
+        while self.unsent and self._under_way < WINDOW_CALLS:
+            flight = self.unsent.popleft()
             if flight.open:
                 flight.out = True
                 self._under_way += flight.open.bit_count()
                 said += [flight.command(offset, count, now, self.replied) for offset, count in ranges_of(flight.open)]
                 flight.epoch = flight.epoch or self._epoch
-        said += self._words
-        self._words = []
+        said += self.words
+        self.words = []
         return said
 
     def replied_to(self, reply: Reply) -> None:
@@ -209,13 +202,15 @@ class Calling:
     def deadline(self) -> float:
         if self.events:
             return -inf
-        while self._due and self._due[0][1] not in self._flights:
+        if not self.flights:
+            return inf
+        while self._due and self._due[0][1] not in self.flights:
             heappop(self._due)
         return self._due[0][0] if self._due else inf
 
     def tick(self, now: float, up: bool) -> None:
         while self._due and self._due[0][0] <= now:
-            flight = self._flights.get(heappop(self._due)[1])
+            flight = self.flights.get(heappop(self._due)[1])
             if flight is None:
                 continue
             if not flight.epoch:
@@ -223,16 +218,16 @@ class Calling:
             elif up and now < flight.deadline + VERDICT_SECONDS:
                 heappush(self._due, (flight.deadline + VERDICT_SECONDS, flight.first))  # rule 1
             else:
-                self._words.append(Cancel(flight.first, 0, flight.count))
+                self.words.append(Cancel(flight.first, 0, flight.count))
                 self._fail(flight, flight.open, Outcome.MAYBE_EXECUTED, "no answer in time")
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
     def _find(self, number: int) -> Flight | None:
-        flight = self._flights.get(number)
+        flight = self.flights.get(number)
         if flight is None:
             place = bisect_right(self._firsts, number)
-            flight = self._flights[self._firsts[place - 1]] if place else None
+            flight = self.flights[self._firsts[place - 1]] if place else None
         return flight if flight is not None and number < flight.first + flight.count else None
 
     def _fail(self, flight: Flight, mask: int, outcome: Outcome, text: str, retry_after: float = 0.0) -> None:
@@ -249,5 +244,5 @@ class Calling:
             self._under_way -= mask.bit_count()
         if not flight.open:
             flight.parcel = SPENT
-            del self._flights[flight.first], self._by_ticket[flight.ticket]
+            del self.flights[flight.first], self._by_ticket[flight.ticket]
             del self._firsts[bisect_right(self._firsts, flight.first) - 1]

@@ -108,10 +108,10 @@ class ClientMachine:
         """Time has passed: at `deadline`, or earlier."""
         self._clock(now)
         self._remind = self._remind if now < self._remind else inf
-        if self.calling:
+        if self.calling.flights:
             self.calling.tick(now, self.phase is Phase.UP)
         if self.phase is Phase.UP:
-            if self.beats.silent(self._heard) >= self._patience:
+            if self.beats.out and self.beats.silent(self._heard) >= self._patience:
                 self._give_up(f"no heartbeat came back for {self._patience:g} s")
         elif now >= self._at:
             if self.phase is Phase.WAITING:
@@ -138,7 +138,7 @@ class ClientMachine:
             return self._now  # something has happened since the last `take`
         if self.phase is not Phase.UP:
             return min(self._at, self._remind, self.calling.deadline)
-        soonest = min(self._beat_due(), self._remind, self.calling.deadline, self.consumers.slow_at)
+        soonest = min(self._beat_due(), self._remind, self.calling.deadline, self.consumers.slow_at if self.consumers else inf)
         if self.beats.out:
             # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
             soonest = min(soonest, self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
@@ -168,7 +168,7 @@ class ClientMachine:
     @property
     def settled(self) -> bool:
         """Nothing is under way: every put, ask and ack has its answer, and nothing is in hand."""
-        return not (self.asks or self.calling or self.holdings.leases or self._flying())
+        return not (self.asks.open or self.calling.flights or self.holdings.leases or self._flying())
 
     def has_room(self, queue: str, full: bool) -> bool:
         """May a batch be `put` now? A full one while the window has room, one that could grow only if the line is quiet."""
@@ -229,13 +229,14 @@ class ClientMachine:
 
     def _clock(self, now: float) -> None:
         # A gap of over a beat between two turns was our own pause: nobody listened, so the node was not silent in it.
-        self._heard = now if self._now == -inf else self._heard + min(max(0.0, now - self._now), self._beat)
-        self._now = max(now, self._now)
+        if now > self._now:
+            self._heard = now if self._now == -inf else self._heard + min(now - self._now, self._beat)
+            self._now = now
 
     def _connect(self) -> None:
         self.link += 1
         self._out.connect, self._out.sends = self.link, []  # what was meant for an older link is not for this one
-        self._say(wire.Hello([wire.VERSION], self.client, self.link, self.node, self.epoch))
+        self._out.sends.append(wire.Hello([wire.VERSION], self.client, self.link, self.node, self.epoch))
         self.phase, self._at = Phase.GREETING, self._now + WELCOME_SECONDS
 
     def _give_up(self, reason: str) -> None:
@@ -257,9 +258,6 @@ class ClientMachine:
         self._out.close = True
         self._out.events.append(ev.Left())
 
-    def _say(self, command: wire.Command) -> None:
-        self._out.sends.append(command)
-
     # -- speaking -----------------------------------------------------------------------------------------------------
 
     def _speak(self) -> None:
@@ -268,28 +266,30 @@ class ClientMachine:
         READY goes before the words on a new link, where it lists the leases they are about, and if a window shrinks: else the
         room that they make would be filled by the old one. Any other goes behind them: its echo says what there was, with that room.
         """
-        if self._greets or self.consumers.shrinks():
+        consumers, calling = self.consumers, self.calling
+        if self._greets or (consumers and consumers.shrinks()):
             self._ready(behind=False)
         sends = self._out.sends
         if not self.holdings.speechless:
             sends.extend(self.holdings.sends(self.beats.number))
-        if self._hurry or self._now >= self._beat_due() or self.consumers.must_restate(clocked=not self.beats.out):
+        if self._hurry or self._now >= self._beat_due() or (consumers and consumers.must_restate(clocked=not self.beats.out)):
             self._ready(behind=True)
             self._hurry = False
-        if self.asks:
+        if self.asks.open:
             sends.extend(self.asks.sends())
-        if self.calling.speaks:
-            sends.extend(self.calling.sends(self._now))
+        if calling.unsent or calling.words:
+            sends.extend(calling.sends(self._now))
         for stream in self.streams.values():
             if stream.flights:
                 sends.extend(stream.sends(self._now))
         if self._leaving or (self.stopping and self.settled):
-            self._say(wire.Bye())
+            self._out.sends.append(wire.Bye())
             self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
 
     def _beat_due(self) -> float:
-        busy = self.asks or self.calling or self.holdings.awaited or self._flying()
-        return self.beats.sent_at + (min(self._beat, self.holdings.shortest / BEATS_A_LEASE) if busy else self._beat * IDLE_BEATS)
+        if self.asks.open or self.calling.flights or self.holdings.awaited or (self.streams and self._flying()):
+            return self.beats.sent_at + min(self._beat, self.holdings.shortest / BEATS_A_LEASE)
+        return self.beats.sent_at + self._beat * IDLE_BEATS
 
     def _flying(self) -> bool:
         for stream in self.streams.values():  # noqa: SIM110
@@ -300,7 +300,7 @@ class ClientMachine:
     def _ready(self, behind: bool) -> None:
         held = self.holdings.listed()
         self.beats.send(self._now, self._heard, [entry.token for entry in held], behind)
-        self._say(wire.Ready(self.beats.number, self.holdings.seen, self.consumers.stated(), self.calling.replied, held))
+        self._out.sends.append(wire.Ready(self.beats.number, self.holdings.seen, self.consumers.stated(), self.calling.replied, held))
         self._greets = False
 
     # -- hearing ------------------------------------------------------------------------------------------------------

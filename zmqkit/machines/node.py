@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from math import inf
 
 from zmqkit import framing, records, wire
 from zmqkit.machines import checkpoint
@@ -206,7 +205,7 @@ class NodeMachine:
         core.hear(now)
         self._leasing.tick({} if drained else self._turn)
         self.calls.tick()
-        for queue in list(core.delaying.values()):
+        for queue in list(core.delaying.values()) if core.delaying else ():
             if queue.wake_delayed(now):
                 core.hungry[queue.number] = queue
             if not queue.delayed:
@@ -218,8 +217,10 @@ class NodeMachine:
     @property
     def deadline(self) -> float:
         """When `tick` is due next."""
-        due = min((queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed), default=inf)
-        return min(due, self._leasing.deadline, self._settling.late, self.calls.deadline)
+        soonest = min(self._leasing.deadline, self._settling.late, self.calls.deadline)
+        if self.core.delaying:
+            soonest = min([soonest, *[queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed]])
+        return soonest
 
     def serves(self, title: str) -> bool:
         """Does a worker offer this service?"""
