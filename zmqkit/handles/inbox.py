@@ -270,7 +270,7 @@ class Inbox:
         buffered = length_hint(front.cursor) if front is not None else 0
         if front is not None and not buffered:
             self._let_go(front)
-        for hand in self._hands:
+        for hand in list(self._hands):  # a thread may take the first one meanwhile
             buffered += length_hint(hand.cursor)
         unheard = state.received - self._received  # in events that will be handled after this
         state.report(self._received - self._given_back - buffered, buffered + unheard, moment)
