@@ -24,11 +24,6 @@ IDLE_SECONDS = 30.0
 Row = dict[str, Any]
 
 
-@click.group()
-def bench() -> None:
-    """Measure this machine."""
-
-
 class Bench:
     """Runs modes in `place`, which must be on the disk that is to be measured."""
 
@@ -186,7 +181,7 @@ MODES = ["batch", "message", "lockstep", "credit1", "backlog", "backlog-small", 
 MODES_HELP = "\n\n".join(f"{mode}: {getattr(Bench, mode.replace('-', '_')).__doc__}" for mode in MODES)
 
 
-@bench.command("queue", help=f"{__doc__.strip() if __doc__ else ''}\n\nModes:\n\n{MODES_HELP}")
+@click.command("queue", help=f"{__doc__.strip() if __doc__ else ''}\n\nModes:\n\n{MODES_HELP}")
 @click.option("--messages", type=click.IntRange(min=1), metavar="N", help="How many.  [default: what suits the mode]")
 @click.option("--size", type=click.IntRange(min=MESSAGE_BYTES_MIN), default=128, show_default=True, metavar="BYTES", help="Of each body.")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(MODES), default=["batch", "message", "lockstep"], show_default=True,

@@ -22,7 +22,7 @@ COMMANDS = {
     "dead": ("zmqkit.cli.queue", "dead", "Look at dead letters, give them another try, or drop them."),
     "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory that no node holds."),
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
-    "bench": ("zmqkit.cli.bench_queue", "bench", "Measure this machine."),
+    "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),
     "demo": ("zmqkit.cli.demo_queue", "demo", "See it survive kill -9 on real work."),
 }
 

@@ -1,0 +1,17 @@
+"""`zmqkit bench`: what can be measured."""
+
+from __future__ import annotations
+
+import click
+
+from zmqkit.cli.bench_call import bench_call
+from zmqkit.cli.bench_queue import bench_queue
+
+
+@click.group()
+def bench() -> None:
+    """Measure this machine."""
+
+
+bench.add_command(bench_queue)
+bench.add_command(bench_call)
