@@ -28,23 +28,32 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--durability", type=click.Choice(["disk", "os", "memory"]),
               help="What a confirm waits for.  [default: disk; memory without a journal]")  # fmt: skip
 @click.option("--name", help="The node's name, in logs and listings.  [default: the host's]")
+@click.option("--mdp", metavar="ENDPOINT", help="Where clients and workers of the Majordomo protocol find a broker (7/MDP, 18/MDP).")
+@click.option("--ppp", nargs=2, metavar="FRONTEND BACKEND",
+              help="Where clients and workers of the Paranoid Pirate protocol find a queue (6/PPP).")  # fmt: skip
+@click.option("--titanic", is_flag=True,
+              help="Keep requests on disk until they are answered: three services for clients of 9/TSP and ours.")  # fmt: skip
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
-def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, insecure: bool, log_level: str) -> None:
+def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, mdp: str | None,
+           ppp: tuple[str, str] | None, titanic: bool, insecure: bool, log_level: str) -> None:  # fmt: skip
     """Host queues until SIGTERM.
 
-    Prints one line `ready ENDPOINT …` once it serves. SIGTERM or Ctrl-C ends it in order: what was confirmed is on disk, leases are
+    Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND` and `titanic` if these were
+    asked for. SIGTERM or Ctrl-C ends it in order: what was confirmed is on disk, leases are
     kept for their holders, the journal is sealed. A second signal ends it at once, which loses nothing either.
     """
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if not insecure:
-        for endpoint in endpoints:
+        for endpoint in (*endpoints, *([mdp] if mdp else []), *(ppp or [])):
             refuse_strangers(endpoint)
     stopped = threading.Event()
     watch_signals(stopped)
-    node = zmqkit.Node(*endpoints, journal=None if journal == "none" else journal, durability=durability, name=name)
+    kept = None if journal == "none" else journal
+    node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic)
     with node:
-        click.echo(" ".join(["ready", *node.endpoints]))
+        foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
+        click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))
         notify("READY=1")
         while not stopped.wait(LOOK_SECONDS):
             if node.failure:

@@ -15,6 +15,7 @@ from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.gateways import Gateways, check
 from zmqkit.handles.routing import Route
 from zmqkit.handles.session import Session
+from zmqkit.handles.titanic import Titanic
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
 from zmqkit.reactor import Reactor
@@ -35,6 +36,7 @@ class Node(Peer):
     name        for people; the host's name if None
     mdp         an endpoint at which clients and workers of 7/MDP and 18/MDP (Majordomo) are at home
     ppp         two endpoints, for clients and for workers of 6/PPP (Paranoid Pirate)
+    titanic     offer 9/TSP (Titanic): three services that keep requests until they are answered, however often anybody is killed
 
     Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
     """
@@ -42,7 +44,7 @@ class Node(Peer):
     aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
-                 mdp: str | None = None, ppp: tuple[str, str] | None = None) -> None:  # fmt: skip
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False) -> None:  # fmt: skip
         self.name = name or socket.gethostname()
         mdp, ppp = check(mdp, ppp)
         log = _open(journal, durability)
@@ -58,9 +60,12 @@ class Node(Peer):
             log.close()
             self._reactor.close(0.0)
             raise
+        self._titanic = Titanic(self) if titanic else None
         self._session.begin()
         try:
             self._session.wait_up(START_SECONDS)
+            if self._titanic is not None:
+                self._titanic.start()
         except BaseException:
             self._close(0.0)
             raise
@@ -92,6 +97,11 @@ class Node(Peer):
         """
         self._close(seconds(timeout))
         self._session.raise_unseen()
+
+    def _close(self, timeout: float) -> None:
+        if self._titanic is not None:
+            self._titanic.close(timeout)
+        super()._close(timeout)
 
     def __enter__(self) -> Node:
         return self
