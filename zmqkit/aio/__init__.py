@@ -11,14 +11,17 @@ A twin has no I/O of its own: it is another face of the same link, and any numbe
 threads. `mq.aio` and `q.aio` are the twins of handles that exist; `Delivery` and its like come out of the twins only.
 """
 
+from zmqkit.aio.calling import Answer, Stream
 from zmqkit.aio.consumer import BatchConsumer, Consumer, Work
 from zmqkit.aio.delivery import Batch, Delivery
 from zmqkit.aio.peer import Client, Node, connect
 from zmqkit.aio.putting import Confirm
 from zmqkit.aio.queue import DeadLetters, Queue
+from zmqkit.aio.serving import Serving
 from zmqkit.handles import client, node, queue
 
-__all__ = ["connect", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery", "Batch"]
+__all__ = ["connect", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery", "Batch",
+           "Answer", "Stream", "Serving"]  # fmt: skip
 
 # The floor below knows no asyncio: the twins hang themselves onto its handles.
 client.Client.aio = property(lambda twin: Client(twin, None, lazy=True))  # type: ignore[assignment]

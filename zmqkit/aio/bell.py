@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from zmqkit.handles.calling import Sender
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps, Waitable
 
@@ -21,8 +22,9 @@ class Bell:
 
     def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.lanes: dict[str, Lane] = {}  # by queue
-        self._reactor = session.reactor
+        self.lanes: dict[str, Lane] = {}  # of puts, by queue
+        self.sender: Sender | None = None  # of calls
+        self.reactor = session.reactor
         self._told: Told = []  # in this turn of the I/O thread
 
     @staticmethod
@@ -38,11 +40,11 @@ class Bell:
 
     def tell(self, callback: Callable[..., Any], *arguments: Any) -> None:
         """From any thread: call it on the loop. All that the I/O thread tells in one turn arrives together."""
-        if not self._reactor.on_io_thread:
+        if not self.reactor.on_io_thread:
             self._ring([(callback, arguments)])
             return
         if not self._told:
-            self._reactor.turn_ends.append(self._end_turn)
+            self.reactor.turn_ends.append(self._end_turn)
         self._told.append((callback, arguments))
 
     def _end_turn(self) -> None:

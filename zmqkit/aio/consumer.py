@@ -92,48 +92,32 @@ class BatchConsumer(AsyncLoop, Generic[T]):
         return Batch(parts, bodies) if parts else None
 
 
-class Work(Generic[T]):
-    """A pool of tasks that awaits `handler(d)` for each delivery; a failure is logged and nacked."""
+class Pool:
+    """Tasks that do one thing until they are stopped; SIGTERM and SIGINT may do that."""
 
-    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Awaitable[Any]], threads: int) -> None:
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"threads={threads!r}: give a whole number of at least 1 (of tasks)")
-        self._consumer, self._handler = consumer, handler
-        self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in range(threads)]
+    _tasks: list[asyncio.Task[None]]
+
+    @property
+    def ended(self) -> bool:
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Finish what runs, take nothing new. May be called in a signal handler."""
-        self._consumer.stop()
+        raise NotImplementedError
 
     async def wait(self, timeout: Duration | None = None) -> bool:
         """Have all handlers ended within `timeout` seconds?"""
         _, running = await asyncio.wait(self._tasks, timeout=patience(timeout))
         return not running
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                async for d in self._consumer:
-                    async with d:
-                        result = self._handler(d)
-                        if isawaitable(result):  # a plain function is fine, as long as it is quick
-                            await result
-                return
-            except Closed:
-                return
-            except StaleLease as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("a handler failed; the message comes again")
-
     async def run_until_stopped(self) -> None:
         """Wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one cancels what runs and raises
-        KeyboardInterrupt. Cancelled, it cancels what runs, and that goes back uncounted."""
+        KeyboardInterrupt. Cancelled, it cancels what runs."""
         at_once = False
 
         def on_signal() -> None:
             nonlocal at_once
-            if self._consumer.ended:
+            if self.ended:
                 at_once = True
                 self._cancel()
                 return
@@ -160,3 +144,38 @@ class Work(Generic[T]):
         self.stop()
         for task in self._tasks:
             task.cancel()
+
+
+class Work(Pool, Generic[T]):
+    """A pool of tasks that awaits `handler(d)` for each delivery; a failure is logged and nacked. Cancelled, what runs goes back
+    uncounted."""
+
+    def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Awaitable[Any]], threads: int) -> None:
+        if type(threads) is not int or threads < 1:
+            raise ValueError(f"threads={threads!r}: give a whole number of at least 1 (of tasks)")
+        self._consumer, self._handler = consumer, handler
+        self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in range(threads)]
+
+    @property
+    def ended(self) -> bool:
+        return self._consumer.ended
+
+    def stop(self) -> None:
+        """Finish what runs, take nothing new. May be called in a signal handler."""
+        self._consumer.stop()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async for d in self._consumer:
+                    async with d:
+                        result = self._handler(d)
+                        if isawaitable(result):  # a plain function is fine, as long as it is quick
+                            await result
+                return
+            except Closed:
+                return
+            except StaleLease as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a handler failed; the message comes again")

@@ -9,21 +9,32 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from zmqkit.aio.bell import Bell
+from zmqkit.aio.calling import Answer, Stream, sender_of
 from zmqkit.aio.queue import Queue
+from zmqkit.aio.serving import Serving
 from zmqkit.errors import Closed
 from zmqkit.handles import client, node
 from zmqkit.handles.admin import QueueInfo
+from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Sender
+from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.hand import Credit
+from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS
 from zmqkit.handles.session import Session
+from zmqkit.handles.streaming import Parts
 from zmqkit.machines.policy import QueuePolicy
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[[Any], Any])
 END_SECONDS = 10.0  # for the I/O thread to put things away
 
 
 class Peer:
     """What Client and Node have in common."""
+
+    def __init__(self) -> None:
+        self._senders: dict[asyncio.AbstractEventLoop, Sender] = {}  # of calls
 
     @property
     def _peer(self) -> client.Peer:
@@ -51,8 +62,77 @@ class Peer:
     async def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
         """Make the queue, or change its policy. Returns what holds from now on."""
         arguments = {"queue": queue, "policy": policy.to_wire()}
-        result = await Bell.of(self._session).drive(self._session.asking("declare", arguments, patience(timeout)))
+        session = self._peer._alone
+        result = await Bell.of(session).drive(session.asking("declare", arguments, patience(timeout)))
         return QueuePolicy.from_wire(result["policy"])
+
+    # -- calls ------------------------------------------------------------------------------------------------------------
+
+    async def call(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
+                   idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> Any:  # fmt: skip
+        """The answer of some worker that serves this name, within `timeout` seconds for all. Options and errors as for threads.
+
+        Cancelled, the call is cancelled too, at the worker if one has begun.
+        """
+        loop = asyncio.get_running_loop()
+        sender = self._senders.get(loop) or self._sender(loop)
+        # A stock future: a task waits for one without a detour through Python, which a subclass would cost.
+        future = loop.create_future()
+        sender.add(future, service, body, timeout, retries, idempotency_key, headers, type)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            sender.calls.cancel(future)
+            raise
+
+    def call_soon(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
+                  idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> Answer:  # fmt: skip
+        """A future of this loop. Cancelling it, or who awaits it, reaches the worker."""
+        loop = asyncio.get_running_loop()
+        answer = Answer(loop=loop)
+        self._sender(loop).add(answer, service, body, timeout, retries, idempotency_key, headers, type)
+        return answer
+
+    def _sender(self, loop: asyncio.AbstractEventLoop) -> Sender:
+        """That of the running loop."""
+        for other in [other for other in self._senders if other.is_closed()]:
+            del self._senders[other]
+        sender = self._senders[loop] = sender_of(self._peer._calls)
+        return sender
+
+    def stream(self, service: str, body: Any = None, timeout: Duration | None = None, headers: Headers | None = None, type: Any = None,
+               window: int = 16, retries: int = 0) -> Stream[Any]:  # fmt: skip
+        """The parts of an answer, one by one as they come: `async for part in mq.stream(…)`. Options as for threads."""
+        calls = self._peer._calls
+        parts = Parts(calls, window)
+        calls.threads.add(parts, service, body, timeout, retries, None, headers, type, window)
+        return Stream(parts)
+
+    @overload
+    def service(self, name: str, function: None = None, *, type: Any = None) -> Callable[[F], F]: ...
+    @overload
+    def service(self, name: str, function: Callable[[Any], Any], *, type: Any = None) -> Service: ...
+    def service(self, name: str, function: Any = None, *, type: Any = None) -> Any:
+        """As for threads. The function is a coroutine function, an async generator, which streams, or a plain function that is
+        quick: it runs on the loop."""
+        return self._crew().register(name, function, type)
+
+    async def serve(self, threads: int = 1000, block: bool = True, credit: Credit = "auto") -> Serving:
+        """Run all services of this client, also those that come, in up to `threads` tasks.
+
+        Ends by SIGTERM or SIGINT (in the main thread), `stop()` of this client, or of the returned handle (`block=False`): what
+        runs is finished, the rest goes to other workers. Cancelled, it cancels what runs.
+        """
+        serving = Serving(self._crew(), threads, credit)
+        if block:
+            await serving.run_until_stopped()
+        return serving
+
+    def _crew(self) -> Crew:
+        session = self._peer._alone
+        return session.crew("asyncio", lambda: Crew(session))
+
+    # -- the end ----------------------------------------------------------------------------------------------------------
 
     async def flush(self, timeout: Duration | None = 5.0) -> None:
         """Wait until every put and ack so far has its answer. Raises the first failure that nobody was told of, or Timeout.
@@ -66,13 +146,13 @@ class Peer:
         await bell.drive(self._session.flushing(None if limit is None else max(0.0, begun + limit - bell.loop.time())))
 
     def stop(self) -> None:
-        """Every consumer ends after what it has in hand, the rest goes back. May be called in a signal handler."""
+        """Every consumer and `serve` ends after what it has in hand, the rest goes back. May be called in a signal handler."""
         self._session.stop()
 
     async def close(self, timeout: Duration = 5.0) -> None:
         """Confirm what is under way, for at most `timeout` seconds, and say goodbye: what is still in hand goes back, uncounted.
 
-        Raises the first failure that nobody was told of.
+        Calls that have no answer by then end with Closed. Raises the first failure that nobody was told of.
         """
         await self._close(seconds(timeout))
         self._session.raise_unseen()
@@ -100,6 +180,7 @@ class Client(Peer):
     """Made by `connect`; `async with` it, or `await` it, to be connected."""
 
     def __init__(self, twin: client.Client, timeout: float | None, lazy: bool) -> None:
+        super().__init__()
         self._twin, self._timeout, self._lazy = twin, timeout, lazy
 
     @property
@@ -108,7 +189,12 @@ class Client(Peer):
 
     @property
     def endpoint(self) -> str:
+        """The first one."""
         return self._twin.endpoint
+
+    @property
+    def endpoints(self) -> list[str]:
+        return self._twin.endpoints
 
     async def _start(self) -> Client:
         if self._lazy:
@@ -128,7 +214,7 @@ class Client(Peer):
         return await self._start()
 
     def __repr__(self) -> str:
-        return f"<aio.Client of {self.endpoint}>"
+        return f"<aio.Client of {', '.join(self.endpoints)}>"
 
 
 def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False) -> Client:
@@ -149,6 +235,7 @@ class Node(Peer):
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
                  mdp: str | None = None, ppp: tuple[str, str] | None = None) -> None:  # fmt: skip
+        super().__init__()
         self._open: Callable[[], node.Node] = partial(
             node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp
         )

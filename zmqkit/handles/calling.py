@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from heapq import heappop, heappush
 from itertools import count
-from math import inf
 from typing import Any
 
 from zmqkit.codec import Schema, packer, unencodable
@@ -30,10 +29,10 @@ from zmqkit.wire import ATTEMPTS_MAX, NAME_BYTES_MAX, SERVICE_MARK, Status
 
 CALL_SECONDS = 5.0  # of a call whose caller gives no timeout
 RETRIES = 3
+FOR_EVER = 1e9  # seconds: 31 years, which every header can say
 LANES_MAX = 4096  # kept; more than so many kinds of calls are set up anew each time
 
 Pack = Callable[[Any], bytes]
-Lanes = dict[Any, "Lane"]
 
 
 class Lane:
@@ -43,7 +42,7 @@ class Lane:
 
     def __init__(self, service: str, limit: float | None, attempts: int, load: Load, kind: Callable[..., CallTicket]) -> None:
         self.service, self.attempts, self.load, self.kind = service, attempts, load, kind
-        self.limit = inf if limit is None else limit
+        self.limit = FOR_EVER if limit is None else limit
         self.open: CallTicket | None = None
 
 
@@ -85,7 +84,60 @@ class CallTicket:
         self.waiters[0].ended()
 
 
+class Sender:
+    """Takes calls from one kind of callers: all threads, or one loop."""
+
+    def __init__(self, calls: Calls, kind: Callable[..., CallTicket], pack: Pack) -> None:
+        self.calls, self._kind, self._pack = calls, kind, pack
+        self._lanes: dict[Any, Lane] = {}
+
+    def add(self, waiter: Any, service: str, body: Any, timeout: Duration | None, retries: int, key: str | None, headers: Headers | None,
+            wanted: Any, parts: int = 0) -> None:  # fmt: skip
+        """Into an open batch, or a new one. Raises Unencodable, MessageTooLarge, Closed; ValueError or TypeError for wrong arguments."""
+        calls = self.calls
+        try:
+            lane = self._lanes[service, timeout, retries, wanted]
+        except (KeyError, TypeError):
+            lane = self._new_lane(service, timeout, retries, wanted)
+        if calls.first.halted:
+            calls.first.admit()
+        try:
+            message = self._pack(body)
+        except Exception as error:
+            message = pack_typed(body, error)
+        begins = False
+        with calls.lock:
+            ticket = lane.open
+            if ticket is None or key is not None or headers is not None or parts or ticket.bytes + len(message) > FULL_BYTES:
+                ticket, begins = calls.begin(lane, len(message), key, headers, parts), True
+            place = len(ticket.messages)
+            waiter.ticket, waiter.place = ticket, place
+            ticket.messages.append(message)
+            ticket.waiters.append(waiter)
+            ticket.bytes += len(message)
+            if place == PARCEL_MESSAGES_MAX - 1:
+                lane.open = None
+        if begins:
+            calls.first.reactor.wake()
+
+    def _new_lane(self, service: str, timeout: Duration | None, retries: int, wanted: Any) -> Lane:
+        service_name(service)
+        limit = patience(timeout)
+        if type(retries) is not int or not 0 <= retries < ATTEMPTS_MAX:
+            raise ValueError(f"retries={retries!r}: give a whole number from 0 to {ATTEMPTS_MAX - 1}")
+        lane = Lane(service, limit, retries + 1, loader(wanted), self._kind)
+        if len(self._lanes) >= LANES_MAX:
+            self._lanes.clear()
+        try:
+            self._lanes[service, timeout, retries, wanted] = lane
+        except TypeError:
+            pass  # a type that cannot be hashed; its calls travel singly
+        return lane
+
+
 class _Packing(threading.local):
+    """A packer for each thread: one is not for two at once."""
+
     def __init__(self) -> None:
         self.pack = packer()
 
@@ -95,12 +147,12 @@ class Calls:
 
     def __init__(self, route: Route) -> None:
         self.route = route
-        self._first = route.sessions[0]
-        self.run = self._first.callbacks.run
-        self.lanes: Lanes = {}  # of threads; every loop has its own
-        self._packing = _Packing()
-        self._lock = threading.Lock()
-        self._reactor = self._first.reactor
+        self.first = route.sessions[0]
+        self.run = self.first.callbacks.run
+        self.lock = threading.Lock()
+        packing = _Packing()
+        self.threads = Sender(self, CallTicket, lambda body: packing.pack(body))
+        self._reactor = self.first.reactor
         self._begun: list[CallTicket] = []  # not handed over yet
         self._words: deque[Callable[[], None]] = deque()  # about calls that were
         self._under_way: dict[CallTicket, None] = {}
@@ -111,40 +163,7 @@ class Calls:
 
     # -- any thread ---------------------------------------------------------------------------------------------------
 
-    def call(self, waiter: Any, service: str, body: Any, timeout: Duration | None, retries: int, key: str | None, headers: Headers | None,
-             wanted: Any, parts: int = 0) -> None:  # fmt: skip
-        """From a thread."""
-        self.add(waiter, self.lanes, CallTicket, self._packing.pack, service, body, timeout, retries, key, headers, wanted, parts)
-
-    def add(self, waiter: Any, lanes: Lanes, kind: Callable[..., CallTicket], pack: Pack, service: str, body: Any,
-            timeout: Duration | None, retries: int, key: str | None, headers: Headers | None, wanted: Any,
-            parts: int = 0) -> None:  # fmt: skip
-        """Into an open batch, or a new one. Raises Unencodable, MessageTooLarge, Closed; ValueError or TypeError for wrong arguments."""
-        try:
-            lane = lanes[service, timeout, retries, wanted]
-        except (KeyError, TypeError):
-            lane = _new_lane(lanes, kind, service, timeout, retries, wanted)
-        if self._first.halted:
-            self._first.admit()
-        try:
-            message = pack(body)
-        except Exception as error:
-            message = pack_typed(body, error)
-        begins = False
-        with self._lock:
-            ticket = lane.open
-            if ticket is None or key is not None or headers is not None or parts or ticket.bytes + len(message) > FULL_BYTES:
-                ticket, begins = self._begin(lane, len(message), key, headers, parts), True
-            waiter.ticket, waiter.place = ticket, len(ticket.messages)
-            ticket.messages.append(message)
-            ticket.waiters.append(waiter)
-            ticket.bytes += len(message)
-            if len(ticket.messages) == PARCEL_MESSAGES_MAX:
-                lane.open = None
-        if begins:
-            self._reactor.wake()
-
-    def _begin(self, lane: Lane, size: int, key: str | None, headers: Headers | None, parts: int) -> CallTicket:
+    def begin(self, lane: Lane, size: int, key: str | None, headers: Headers | None, parts: int) -> CallTicket:
         """A new batch. With the lock held."""
         session = self.route.pick()
         if session.error is not None:
@@ -187,7 +206,7 @@ class Calls:
             self._words.popleft()()
 
     def _hand_over(self) -> None:
-        with self._lock:
+        with self.lock:
             tickets, self._begun = self._begun, []
             for ticket in tickets:
                 if ticket.lane.open is ticket:
@@ -278,14 +297,14 @@ class Calls:
         while self._later and self._later[0][0] <= moment:
             ticket = heappop(self._later)[2]
             ticket.session = self.route.pick(ticket.tried)
-            with self._lock:
+            with self.lock:
                 self._begun.append(ticket)
         if self._later:
             session.machine.remind(self._later[0][0])
 
     def fail(self, session: Session, reason: Exception) -> None:
         """Nothing will be answered on this link any more."""
-        with self._lock:
+        with self.lock:
             unsent = [ticket for ticket in self._begun if ticket.session is session]
             self._begun = [ticket for ticket in self._begun if ticket.session is not session]
             for ticket in unsent:
@@ -302,21 +321,6 @@ class Calls:
 
 def _ended(reason: Exception, when: str) -> Exception:
     return Closed(f"closed {when}") if isinstance(reason, Closed) else fresh(reason)
-
-
-def _new_lane(lanes: Lanes, kind: Callable[..., CallTicket], service: str, timeout: Duration | None, retries: int, wanted: Any) -> Lane:
-    service_name(service)
-    limit = patience(timeout)
-    if type(retries) is not int or not 0 <= retries < ATTEMPTS_MAX:
-        raise ValueError(f"retries={retries!r}: give a whole number from 0 to {ATTEMPTS_MAX - 1}")
-    lane = Lane(service, limit, retries + 1, loader(wanted), kind)
-    if len(lanes) >= LANES_MAX:
-        lanes.clear()
-    try:
-        lanes[service, timeout, retries, wanted] = lane
-    except TypeError:
-        pass  # a type that cannot be hashed; its calls travel singly
-    return lane
 
 
 def service_name(name: str) -> str:

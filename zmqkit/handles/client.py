@@ -89,14 +89,14 @@ class Peer:
         MessageTooLarge, Unencodable. Interrupted, the call is cancelled.
         """
         waiter = Waiter()
-        self._calls.call(waiter, service, body, timeout, retries, idempotency_key, headers, type)
+        self._calls.threads.add(waiter, service, body, timeout, retries, idempotency_key, headers, type)
         return waiter.value()
 
     def call_soon(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
                   idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> CallFuture:  # fmt: skip
         """A future of the answer. Cancelling it reaches the worker."""
         future = CallFuture()
-        self._calls.call(future, service, body, timeout, retries, idempotency_key, headers, type)
+        self._calls.threads.add(future, service, body, timeout, retries, idempotency_key, headers, type)
         return future
 
     def stream(self, service: str, body: Any = None, timeout: Duration | None = None, headers: Headers | None = None, type: Any = None,
@@ -107,7 +107,7 @@ class Peer:
         early; so does dropping it.
         """
         parts = Parts(self._calls, window)
-        self._calls.call(parts, service, body, timeout, retries, None, headers, type, window)
+        self._calls.threads.add(parts, service, body, timeout, retries, None, headers, type, window)
         return Stream(parts)
 
     @overload
@@ -118,15 +118,7 @@ class Peer:
         """Answer calls of that name with `function(body)`, as soon and as long as `serve` runs: `@mq.service("price")`, which
         leaves the function as it is, or `mq.service("price", function)`, which gives a Service to close. A generator streams.
         `type`: what bodies are made into, and checked against."""
-        crew = self._crew()
-        if function is not None:
-            return crew.add(name, function, type)
-
-        def decorate(function: F) -> F:
-            crew.add(name, function, type)
-            return function
-
-        return decorate
+        return self._crew().register(name, function, type)
 
     def serve(self, threads: int = 4, block: bool = True, credit: Credit = "auto") -> Serving:
         """Run all services of this client, also those that come, in `threads` threads.

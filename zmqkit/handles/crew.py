@@ -51,10 +51,6 @@ class Handlers(Protocol):
     def ring(self) -> None:
         """Something came. With the crew's `changed` held, perhaps on the I/O thread."""
 
-    def gone(self, hand: CallHand) -> None:
-        """Nobody waits for some of these calls any more. On the I/O thread."""
-
-
 class Crew:
     """`changed` is the lock, and what threads wait for, of the crew and all its inboxes."""
 
@@ -69,6 +65,7 @@ class Crew:
         self._services: dict[str, tuple[Service, Requests]] = {}
         self._pools: list[Handlers] = []
         self._handlers = 0
+        self.watchers: list[Callable[[CallHand], None]] = []  # told of calls for which nobody waits any more; on the I/O thread
 
     # -- any thread: who serves what --------------------------------------------------------------------------------------
 
@@ -88,6 +85,17 @@ class Crew:
             for pool in self._pools:
                 self._begin(pool, inbox)
         return service
+
+    def register(self, name: str, function: Function | None, wanted: Any) -> Any:
+        """A Service for a function, or a decorator that leaves its function as it is."""
+        if function is not None:
+            return self.add(name, function, wanted)
+
+        def decorate(function: Function) -> Function:
+            self.add(name, function, wanted)
+            return function
+
+        return decorate
 
     def _inbox(self, service: Service) -> Requests:
         while True:
@@ -200,5 +208,5 @@ class Crew:
                 pool.ring()
 
     def gone(self, hand: CallHand) -> None:
-        for pool in self._pools:
-            pool.gone(hand)
+        for watcher in list(self.watchers):
+            watcher(hand)

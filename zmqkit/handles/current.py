@@ -12,7 +12,7 @@ from zmqkit.reactor import now
 if TYPE_CHECKING:
     from zmqkit.handles.requests import CallHand
 
-FOR_EVER = 1e9  # seconds; a caller without a timeout says more than this
+AGES = 1e8  # seconds; a caller without a timeout says more than this
 
 
 class Current:
@@ -23,6 +23,7 @@ class Current:
     headers    what the caller sent beside the body
     key        the caller's idempotency key, to store with the effect; "" if there is none
     attempt    1 at first; more if a keyed call has cost other workers their lives
+    token      of the lease, as the node's log names it where one ended; it only rises (to fence with)
     """
 
     __slots__ = ("hand", "index")
@@ -37,7 +38,7 @@ class Current:
 
     @property
     def deadline(self) -> float:
-        return inf if self.hand.terms.seconds > FOR_EVER else self.hand.lease.ends_at
+        return inf if self.hand.terms.seconds > AGES else self.hand.lease.ends_at
 
     @property
     def remaining(self) -> float:
@@ -58,6 +59,10 @@ class Current:
     @property
     def attempt(self) -> int:
         return self.hand.lease.attempt
+
+    @property
+    def token(self) -> int:
+        return self.hand.lease.token
 
     def __repr__(self) -> str:
         return f"<Current call of {self.service!r}>"

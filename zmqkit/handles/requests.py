@@ -152,7 +152,7 @@ class Requests(Inbox):
     def waits(self) -> int:
         """Calls that could be taken, or so."""
         front = self.front
-        return (length_hint(front.cursor) if front is not None else 0) or len(self._hands)
+        return (length_hint(front.cursor) if front is not None else 0) + len(self._hands)
 
     # -- the I/O thread -------------------------------------------------------------------------------------------------
 

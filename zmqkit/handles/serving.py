@@ -16,7 +16,7 @@ from zmqkit.handles.consumer import Pool, checked_credit, log
 from zmqkit.handles.crew import Crew
 from zmqkit.handles.current import CURRENT, Current
 from zmqkit.handles.hand import Credit, Demand
-from zmqkit.handles.requests import PART, CallHand, Flow
+from zmqkit.handles.requests import PART, Flow
 from zmqkit.wire import Status
 
 TEXT_BYTES_MAX = 64 * 1024  # of an error's message, and of its traceback
@@ -111,9 +111,6 @@ class Serving(Pool):
 
     def ring(self) -> None:
         """Threads wait for the crew's `changed` themselves."""
-
-    def gone(self, hand: CallHand) -> None:
-        """A thread cannot be stopped; its handler looks at `current().cancelled`."""
 
     def _run(self) -> None:
         crew, pack = self._crew, packer()
