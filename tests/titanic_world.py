@@ -1,12 +1,34 @@
-"""A node whose calls are plain functions in this process, for tests of what Titanic does with its queues, whatever calls are like."""
+"""Nodes for the tests of Titanic: a real one that notes what its services are asked, and one whose calls are plain functions.
+
+With plain functions it is Titanic alone that is tested, whatever calls are like.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import zmqkit
+from zmqkit.handles.current import current
+
+
+class Real:
+    """A node as it is."""
+
+    def __init__(self, node: zmqkit.Node) -> None:
+        self.queue, self.queues, self.declare, self.serve = node.queue, node.queues, node.declare, node.serve
+        self.call, self.call_soon = node.call, node.call_soon
+        self.asked: list[tuple[str, Any, str]] = []  # service, body, key
+        self._node = node
+
+    def service(self, name: str, function: Callable[[Any], Any]) -> Any:
+        def noted(body: Any) -> Any:
+            self.asked.append((name, body, current().key))
+            return function(body)
+
+        return self._node.service(name, noted)
 
 
 class Offer:
@@ -19,8 +41,7 @@ class StandIn:
 
     def __init__(self, node: zmqkit.Node) -> None:
         self.queue, self.queues, self.declare = node.queue, node.queues, node.declare
-        self.asked: list[tuple[str, Any, str]] = []  # service, body, key
-        self.serving = 0
+        self.asked: list[tuple[str, Any, str]] = []
         self._offered: dict[str, Callable[[Any], Any]] = {}
         self._answers: dict[str, Any] = {}  # by key, as a node keeps them
         self._lock = threading.Lock()
@@ -31,12 +52,7 @@ class StandIn:
 
     def serve(self, threads: int, block: bool) -> Offer:
         assert threads > 0 and not block
-        self.serving += 1
-
-        def stop() -> None:
-            self.serving -= 1
-
-        return Offer(stop)
+        return Offer(lambda: None)
 
     def call(self, service: str, body: Any, timeout: float = 1.0, retries: int = 3, idempotency_key: str | None = None) -> Any:
         function = self._offered.get(service)
@@ -59,3 +75,12 @@ class StandIn:
         if not good:
             raise answer
         return answer
+
+    def call_soon(self, *arguments: Any, **options: Any) -> Future[Any]:
+        """Done when it is returned."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(self.call(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future

@@ -17,11 +17,14 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from logging import getLogger
 from typing import Any
 
 from zmqkit.errors import Closed, Error, MessageTooLarge, NoWorker, Refused, RemoteError, Timeout, Unencodable
 from zmqkit.handles.admin import Peeked
+from zmqkit.handles.client import Peer
+from zmqkit.handles.crew import Service
 from zmqkit.handles.delivery import Delivery, Reject, Retry, Snooze
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.queue import Queue
@@ -58,12 +61,12 @@ class Titanic:
     threads   so many requests are executed at a time
     """
 
-    def __init__(self, node: Any, *, keep: Duration = KEEP_SECONDS, timeout: Duration = CALL_SECONDS, threads: int = 8) -> None:
+    def __init__(self, node: Peer, *, keep: Duration = KEEP_SECONDS, timeout: Duration = CALL_SECONDS, threads: int = 8) -> None:
         self._node, self._keep, self._timeout, self._threads = node, seconds(keep), seconds(timeout), threads
         self._requests: Queue[Any] = node.queue(REQUESTS)
         self._replies: Queue[Any] = node.queue(REPLIES)
         self._index = Index()
-        self._services: list[Any] = []
+        self._services: list[Service] = []
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_on, name="zmqkit-titanic", daemon=True)
 
@@ -108,15 +111,12 @@ class Titanic:
         except ValueError as error:
             return [UNKNOWN, str(error).encode()]
         uuid = os.urandom(16).hex()
-        self._index.expect(uuid)  # before it is stored: it may be executed before we hear that it is
         try:
             message = {"uuid": uuid, "service": name, "body": rest[0] if len(rest) == 1 else rest}
             receipt = self._requests.put(message, timeout=STORE_SECONDS)
         except (MessageTooLarge, Unencodable) as error:
-            self._index.drop(uuid)
             return [UNKNOWN, str(error).encode(errors="replace")]
         except Error as error:
-            self._index.drop(uuid)
             return _later(error)
         self._index.stored(uuid, receipt.seq)
         return [OK, uuid.encode()]
@@ -142,6 +142,8 @@ class Titanic:
         entry = self._index.close(uuid)
         if entry is None:
             return [OK]
+        if entry.call is not None:
+            entry.call.cancel()
         try:
             if entry.request and (self._requests.purge([entry.request]) or self._requests.dead.drop([entry.request])):
                 entry.request = 0
@@ -163,26 +165,35 @@ class Titanic:
         entry = self._index.taken(uuid, d.seq)
         if not entry.replies and not entry.closed:
             answer = self._call(d, entry, uuid, service, body)
-            at = now()
-            try:
-                receipt = self._replies.put({"uuid": uuid, "at": at, "body": answer}, timeout=STORE_SECONDS)
-            except (MessageTooLarge, Unencodable) as error:
-                entry.dead = True
-                raise Reject(f"its answer cannot be kept: {error}") from None
-            except (Refused, Timeout) as error:
-                raise Snooze(self._delay(entry)) from error  # asked again, the node still has the answer under its key
-            self._index.answered(uuid, entry, receipt.seq, at)
+            if not entry.closed:
+                self._keep_answer(entry, uuid, answer)
         d.ack(wait=True)  # what is closed from now on leaves no mark: the request must be gone for good
         entry.request = 0
         if entry.closed:
             self._clear(uuid, entry)
 
+    def _keep_answer(self, entry: Entry, uuid: str, answer: Any) -> None:
+        at = now()
+        try:
+            receipt = self._replies.put({"uuid": uuid, "at": at, "body": answer}, timeout=STORE_SECONDS)
+        except (MessageTooLarge, Unencodable) as error:
+            entry.dead = True
+            raise Reject(f"its answer cannot be kept: {error}") from None
+        except (Refused, Timeout):
+            raise Snooze(self._delay(entry)) from None  # it is asked for again, and the node has it still, under its key
+        self._index.answered(uuid, entry, receipt.seq, at)
+
     def _call(self, d: Delivery[Any], entry: Entry, uuid: str, service: str, body: Any) -> Any:
-        """The answer. Raises what decides about the message otherwise."""
+        """The answer; whatever it is, if it was closed meanwhile. Raises what decides about the message otherwise."""
         failures = d.saved or 0
         key = f"{uuid}.{failures}" if failures else uuid  # a failure is an answer too, which the old key would get again
         try:
-            return self._node.call(service, body, timeout=self._timeout, retries=0, idempotency_key=key)
+            entry.call = self._node.call_soon(service, body, timeout=self._timeout, retries=0, idempotency_key=key)
+            if entry.closed:  # just before
+                entry.call.cancel()
+            return entry.call.result()
+        except CancelledError:
+            return None
         except RemoteError as error:
             d.save(failures + 1)
             if (failures + 1) % FAILURES_MAX:

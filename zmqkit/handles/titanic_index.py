@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from math import inf
+from typing import Any
 
 
 class Entry:
     """One request, until it is closed or its answer expires. Numbers are those of messages in the two queues."""
 
-    __slots__ = ("at", "closed", "dead", "marks", "replies", "request", "tries")
+    __slots__ = ("at", "call", "closed", "dead", "marks", "replies", "request", "tries")
 
     def __init__(self) -> None:
-        self.request: int | None = None  # None: about to be stored; 0: gone
+        self.request: int | None = None  # 0: gone
         self.replies: list[int] = []  # more than one if it was in doubt whether the first is stored
         self.marks: list[int] = []  # that it is closed
         self.at = inf  # when it was answered
         self.closed = self.dead = False
+        self.call: Future[Any] | None = None  # the latest
         self.tries = 0  # calls for which there was nobody
 
 
@@ -36,14 +39,10 @@ class Index:
 
     # -- the life of one ------------------------------------------------------------------------------------------------
 
-    def expect(self, uuid: str) -> None:
-        with self._lock:
-            self._entries[uuid] = Entry()
-
     def stored(self, uuid: str, seq: int) -> None:
         with self._lock:
-            entry = self._entries.get(uuid)
-            if entry is not None and entry.request is None:
+            entry = self._entries.setdefault(uuid, Entry())
+            if entry.request is None:  # else it was executed before we heard that it is stored
                 entry.request = seq
 
     def taken(self, uuid: str, seq: int) -> Entry:
