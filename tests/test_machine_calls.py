@@ -267,6 +267,28 @@ def test_a_lease_says_how_long_its_calls_may_wait_counted_from_the_beat_that_it_
     assert lease.beat == 5 and lease.terms is not None and abs(lease.terms.seconds - 12.0) < 0.01
 
 
+def test_a_caller_that_waits_for_ever_gets_a_lease_that_its_worker_understands() -> None:
+    bench = CallBench()
+    caller, worker = bench.connect("c"), bench.serve("w")
+    bench.wait(2.0)
+    bench.call(caller, 1, seconds=1e10)
+    lease = bench.one_lease(worker)  # it came through the decoder
+    assert lease.terms is not None and lease.terms.seconds > 3e9
+
+
+def test_a_call_that_comes_again_with_less_time_left_was_long_on_its_way_the_first_time() -> None:
+    bench = CallBench()
+    caller, worker = bench.connect("c"), bench.serve("w")
+    bench.call(caller, 1, 2, seconds=5.0)
+    assert bench.leases(worker) == [(1, 1)]
+    again = bench.connect("c", link=2)
+    bench.beat(again, 1)
+    bench.call(again, 1, 2, seconds=1.0)
+    bench.call(again, 1, 2, seconds=9.0)
+    bench.wait(1.1)
+    assert bench.ends(again) == [(2, "UNDISPATCHED"), (1, "MAYBE_EXECUTED")]
+
+
 def test_with_one_attempt_a_call_that_nobody_serves_ends_at_once() -> None:
     bench = CallBench()
     caller = bench.connect("c")

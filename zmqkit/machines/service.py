@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from zmqkit.machines.leases import Lease
-from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.policy import SECONDS_MAX, QueuePolicy
 from zmqkit.parcel import Parcel
 from zmqkit.records import ranges_of
 from zmqkit.wire import SERVICE_MARK, Lease as LeaseCommand, Terms
@@ -116,7 +116,7 @@ class Service:
     def command(self, lease: Lease, client: Client) -> LeaseCommand:
         job: Job = lease.batch  # type: ignore[assignment]
         # Counted from a moment that the worker can name too: whatever holds this LEASE up on its way moves no deadline (R-C5).
-        seconds = max(0.0, job.deadline - client.beat_at)
+        seconds = min(SECONDS_MAX, max(0.0, job.deadline - client.beat_at))
         terms = Terms(seconds, job.key, job.stream.allowed if job.stream else 0)
         parcel = job.parcel.split(lease.offset, lease.count)
         attempt = job.tried if job.key else 1  # without a key nobody can have begun before
