@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from handle_world import SOON, eventually
+from textbook.mdworker import MajordomoWorker
+from textbook.ticlient import TitanicClient
 from titanic_world import Real, StandIn
 
 import zmqkit
@@ -408,4 +410,33 @@ def test_what_runs_is_finished_when_it_closes_and_its_services_are_gone(node: An
     assert node.queue(REPLIES).peek()[0].body["uuid"] == uuid.decode()
     with pytest.raises(zmqkit.NoWorker):
         node.call("titanic.reply", uuid, retries=0)
+    ship.close()
     Titanic(node).close()  # one that never started
+
+
+# -- foreigners -------------------------------------------------------------------------------------------------------------
+
+
+def test_textbook_peers_are_served_through_the_gateway(tmp_path: Path) -> None:
+    with zmqkit.Node("tcp://127.0.0.1:0", journal=str(tmp_path), mdp="tcp://127.0.0.1:0", titanic=True) as real:
+        (endpoint,) = real.gateways["mdp"]
+        with TitanicClient(endpoint) as client:
+            one, two = client.request(b"upper", b"a"), client.request(b"upper", b"b", b"c")
+            assert client.reply(one) == (300, [])
+            with MajordomoWorker(endpoint, b"upper", lambda body: [frame.upper() for frame in body], beat_seconds=0.2):
+                assert eventually(lambda: (told := client.reply(one))[0] == 200 and told) == (200, [b"A"])
+                assert eventually(lambda: (told := client.reply(two))[0] == 200 and told) == (200, [b"B", b"C"])
+            assert client.finish(one) == client.finish(one) == 200 and client.reply(one) == (400, [])
+            with zmqkit.connect(real.endpoint) as mq:
+                assert mq.call("titanic.reply", two) == [b"200", b"B", b"C"]
+
+
+def test_a_node_whose_titanic_cannot_start_says_why_and_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(ship: Titanic) -> None:
+        raise zmqkit.Timeout("the queues do not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Titanic, "_restore", fails)
+        with pytest.raises(zmqkit.Timeout, match="do not answer"):
+            zmqkit.Node(journal=str(tmp_path), titanic=True)
+    zmqkit.Node(journal=str(tmp_path), titanic=True).close()

@@ -18,16 +18,19 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from logging import getLogger
 from typing import Any
 
 from zmqkit.errors import Closed, Error, MessageTooLarge, NoWorker, Refused, RemoteError, Timeout, Unencodable
 from zmqkit.handles.admin import Peeked
 from zmqkit.handles.client import Peer
+from zmqkit.handles.consumer import Work
 from zmqkit.handles.crew import Service
 from zmqkit.handles.delivery import Delivery, Reject, Retry, Snooze
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.queue import Queue
+from zmqkit.handles.serving import Serving
 from zmqkit.handles.titanic_index import Entry, Index
 from zmqkit.machines.policy import Backoff, QueuePolicy
 from zmqkit.reactor import now
@@ -67,6 +70,8 @@ class Titanic:
         self._replies: Queue[Any] = node.queue(REPLIES)
         self._index = Index()
         self._services: list[Service] = []
+        self._serving: Serving | None = None
+        self._work: Work[Any] | None = None
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep_on, name="zmqkit-titanic", daemon=True)
 
@@ -87,14 +92,16 @@ class Titanic:
     def close(self, timeout: Duration = 5.0) -> None:
         """Serve no more. What runs is finished within `timeout`, or executed again by the next one who starts here."""
         self._closed.set()
-        if not self._services:
-            return  # it never started
         for service in self._services:
-            service.close()
-        self._serving.stop()
-        self._work.stop()
-        self._work.wait(seconds(timeout))
-        self._sweeper.join(seconds(timeout))
+            with suppress(Closed):
+                service.close()
+        if self._serving is not None:
+            self._serving.stop()
+        if self._work is not None:
+            self._work.stop()
+            self._work.wait(seconds(timeout))
+        if self._sweeper.is_alive():
+            self._sweeper.join(seconds(timeout))
 
     def __enter__(self) -> Titanic:
         return self.start()
