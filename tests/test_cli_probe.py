@@ -76,7 +76,7 @@ def test_the_frontend_of_a_pirates_queue_stays_silent_and_serves_on() -> None:
         assert worker and probe(queue.frontend, *SHORT) | {"said": ""} == {
             "endpoint": queue.frontend, "protocol": "ZMTP 3.1", "zmtp": "3.1", "socket": "ROUTER", "mechanism": "NULL", "said": "",
         }  # fmt: skip
-        assert "the frontend of a Paranoid Pirate queue" in probe(queue.frontend, *SHORT)["said"]
+        assert "a Paranoid Pirate queue" in probe(queue.frontend, *SHORT)["said"]
         with LazyPirateClient(queue.frontend) as client:
             assert client.ask() == 0
 
@@ -136,6 +136,20 @@ def test_a_zeromq_of_long_ago_is_known_by_its_greeting(greeting: bytes, version:
 def test_a_file_is_an_address_too(tmp_path: Path) -> None:
     with zmqkit.Node(f"ipc://{tmp_path}/node", name="ada") as node:
         assert known(node.endpoint)[0] == "ZMK1"
+
+
+def test_the_gateways_of_a_node_are_known_as_what_they_stand_for_and_take_nobody_for_a_worker() -> None:
+    ends = "tcp://127.0.0.1:0"
+    with zmqkit.Node(ends, mdp=ends, ppp=(ends, ends)) as node:
+        (mdp,), (_, backend) = node.gateways["mdp"], node.gateways["ppp"]
+        assert known(mdp)[0] == "MDP 0.1" and known(mdp, "--ask", "mdp2", *PATIENT)[0] == "MDP 0.2"
+        assert "a Paranoid Pirate queue" in known(backend, *SHORT)[1] and node.dropped["ppp:stranger"] == 1
+
+
+@pytest.mark.parametrize("question", ["mdp2", "chp"])
+def test_a_node_that_is_asked_something_else_is_known_all_the_same(question: str) -> None:
+    with zmqkit.Node("tcp://127.0.0.1:0") as node:
+        assert known(node.endpoint, "--ask", question, *PATIENT) == ("ZMK1", "a zmqkit node")
 
 
 # -- manners ------------------------------------------------------------------------------------------------------------

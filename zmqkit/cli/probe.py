@@ -37,9 +37,7 @@ def ask_mdp(link: Link) -> Found:
         if frames == [PIRATE_HEARTBEAT]:
             said = "the backend of a Paranoid Pirate queue: it beats for its workers, and has taken this probe for one for a few seconds"
             return Found("PPP", said)
-        if _command(frames) == wire.NoSession():
-            return Found("ZMK1", "a zmqkit node")
-        return Found("", f"it answers {list(frames)!r:.80}")
+        return _else(frames)
     return Found("", "")
 
 
@@ -48,7 +46,7 @@ def ask_mdp2(link: Link) -> Found:
     for frames in link.messages():
         if frames[:1] == [b"MDPC02"]:
             return Found("MDP 0.2", f"a Majordomo broker: mmi.service answers {frames[-1].decode('ascii', 'replace')}")
-        return Found("", f"it answers {list(frames)!r:.80}")
+        return _else(frames)
     return Found("", "")
 
 
@@ -61,7 +59,7 @@ def ask_chp(link: Link) -> Found:
             return Found("CHP", f"the snapshots of a clone server, which is at update {int.from_bytes(frames[1], 'big')}")
         if len(frames) in (3, 5):
             return Found("CHP", "the snapshots of a clone server")
-        return Found("", f"it answers {list(frames)!r:.80}")
+        return _else(frames)
     return Found("", "")
 
 
@@ -91,10 +89,13 @@ def ask_zmk1(link: Link) -> Found:
             continue
         if isinstance(command, wire.Refused):
             return Found("ZMK1", f"a zmqkit node that refuses this client: {command.text}")
-        if isinstance(command, wire.NoSession):
-            return Found("ZMK1", "a zmqkit node")
-        return Found("", f"it answers {list(frames)!r:.80}")
+        return _else(frames)
     return found
+
+
+def _else(frames: Sequence[bytes]) -> Found:
+    """An answer that is none to the question. A node says so to whatever it does not know."""
+    return Found("ZMK1", "a zmqkit node") if _command(frames) == wire.NoSession() else Found("", f"it answers {list(frames)!r:.80}")
 
 
 def _command(frames: Sequence[bytes]) -> wire.Command | None:
@@ -167,9 +168,11 @@ class Probe:
             return "ZeroMQ; what is said over it, this kind of socket does not tell"
         if question not in ("auto", "mdp"):
             return "it gives no answer to that question"
-        pirate = "most likely the frontend of a Paranoid Pirate queue: the next port has a ROUTER too"
-        pirate = pirate if self._neighbour(1) == "ROUTER" else "the frontend of a Paranoid Pirate queue, or an application's own protocol"
-        return f"it gives no answer to a stranger: {pirate}"
+        if self._neighbour(1) == "ROUTER":
+            return (
+                "it gives no answer to a stranger: most likely the frontend of a Paranoid Pirate queue, for the next port has a ROUTER too"
+            )
+        return "it gives no answer to a stranger: a Paranoid Pirate queue, or an application's own protocol"
 
 
 @click.command()
