@@ -102,7 +102,7 @@ class Crew:
             inbox = self.session.inbox(SERVICE_MARK + service.name, lambda: Requests(self, service.name))
             assert isinstance(inbox, Requests), "marked names are those of services"
             if inbox.crew is not self:
-                raise Error(f"this client serves {service.name!r} already, on the other side of `.aio`: close that service first")
+                raise Error(f"this client serves {service.name!r} already: close that service first")
             inbox.service = service
             if self.session.holds(inbox):  # else it was cleared away, as one that is closed
                 return inbox
