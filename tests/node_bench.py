@@ -13,7 +13,7 @@ from zmqkit import framing, records, wire
 from zmqkit.host import Host
 from zmqkit.journal.log import Entry, Item
 from zmqkit.machines.node import NodeMachine
-from zmqkit.parcel import Buffer, Parcel
+from zmqkit.parcel import Parcel
 from zmqkit.simulator.invariants import check_node
 
 NODE = b"N" * 16
@@ -114,10 +114,10 @@ class Bench:
         if self.checked:
             check_node(self.machine)
 
-    def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
+    def _deliver(self, peer: bytes, command: wire.Command) -> str | None:
         if peer in self.gone:
             return "unreachable"
-        self.sent.setdefault(peer, []).append(framing.decode(frames))
+        self.sent.setdefault(peer, []).append(framing.decode(framing.encode(command)))
         return None
 
     # -- time and disk --------------------------------------------------------------------------------------------------

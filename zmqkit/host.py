@@ -12,7 +12,7 @@ from zmqkit.errors import JournalFailed
 from zmqkit.journal.log import Item, Log
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.output import Dropped, Ended, Output, Send
-from zmqkit.parcel import Buffer, Parcel
+from zmqkit.parcel import Parcel
 
 HELD_MAX = 4096  # answers to one peer that wait for the disk: more would not fit its pipe when they leave
 PARCELS_KEPT = 64  # parsed ones, so that a parcel leased message by message is parsed once
@@ -20,11 +20,11 @@ TOLD_BYTES_MAX = 900 * 1024  # of messages and their rows in one answer; a messa
 
 log = getLogger("zmqkit.node")
 
-Deliver = Callable[[bytes, list[Buffer]], str | None]
+Deliver = Callable[[bytes, wire.Command], str | None]
 
 
 class Host:
-    """`deliver(peer, frames)` sends and returns None, or the reason why it could not; `wake` is called by the log's thread."""
+    """`deliver(peer, command)` sends and returns None, or the reason why it could not; `wake` is called by the log's thread."""
 
     def __init__(self, machine: NodeMachine, log: Log, deliver: Deliver, wake: Callable[[], None]) -> None:
         self.machine = machine
@@ -47,7 +47,7 @@ class Host:
         self._log.retain(self.machine.positions())
         self.machine.begin(now)
         core = self.machine.core
-        if core.last:
+        if core.last or core.identity.epoch > 1:  # leases of calls are in no log
             # A lease is sent without waiting for its record; one whose record the kill came before is known to nobody any more.
             text = "restarted epoch=%d leases=%d: leases of earlier epochs above token=%d ended unwritten, if there were any"
             log.info(text, core.identity.epoch, len(core.leases), core.logged_token)
@@ -141,7 +141,7 @@ class Host:
                 command = command._replace(parcel=self._parcel(command.parcel))
         elif isinstance(command, wire.Told) and "parcels" in command.result:
             command = command._replace(result=self._told(command.result))
-        reason = self._deliver(send.peer, framing.encode(command))
+        reason = self._deliver(send.peer, command)
         if reason is not None:
             self.machine.unsent(send, now)
 

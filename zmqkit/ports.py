@@ -8,14 +8,14 @@ from math import inf
 from typing import Any, Protocol
 
 from zmqkit.machines.link import ClientMachine
-from zmqkit.parcel import Buffer
 from zmqkit.sockets import FOREIGN_FRAMES_MAX, NEVER_UP, Socket, deliver, doubt, readable, receive
+from zmqkit.wire import Command
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 
 
 class Application(Protocol):
-    """What lives on a client's machine. All is called on the I/O thread; an exception of `pump` or `handle` ends the reactor."""
+    """What lives on a client's machine. All is called on the I/O thread; an exception ends this application, and nobody else."""
 
     machine: ClientMachine
 
@@ -25,7 +25,7 @@ class Application(Protocol):
     def handle(self, events: list[Any], now: float) -> None: ...
 
     def closed(self, error: Exception | None) -> None:
-        """The reactor ends: fail all that waits."""
+        """It ends, with the reactor or by an exception of its own: fail all that waits."""
 
 
 class Gateway(Application, Protocol):
@@ -77,7 +77,7 @@ class Port:
         self.socket: Socket | None = None
         self.monitor: Socket | None = None
         self.peer = b""  # of a local link: its routing id at the host
-        self.inbox: deque[list[Buffer]] = deque()
+        self.inbox: deque[Command] = deque()  # of a local link
         self.deadline = -inf  # of its machine, when it was last asked
 
 

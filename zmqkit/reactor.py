@@ -18,12 +18,11 @@ from typing import Any
 
 import zmq
 
-from zmqkit import framing
+from zmqkit import framing, wire
 from zmqkit.errors import Closed
 from zmqkit.host import Host
 from zmqkit.journal.log import Log
 from zmqkit.machines.node import NodeMachine
-from zmqkit.parcel import Buffer
 from zmqkit.ports import TURN_MESSAGES_MAX, Application, Gateway, GatewayPort, Port
 from zmqkit.sockets import (
     Context,
@@ -55,6 +54,10 @@ _START = time.time() - time.clock_gettime(_CLOCK)
 def now() -> float:
     """Unix time at the start of the process + the boot-time clock since: never jumps, and records may hold it."""
     return _START + time.clock_gettime(_CLOCK)
+
+
+class HostFailed(Exception):
+    """Not the application whose turn it was is broken, but the node in this reactor."""
 
 
 class Reactor:
@@ -218,18 +221,37 @@ class Reactor:
         while self._calls:
             self._calls.popleft()(moment)
         for port in list(self._ports):
-            speaks = port.socket in heard or port.monitor in heard or port.inbox
+            self._serve(port, heard, moment, everyone)
+        if self._host is not None:
+            self._host.turn(moment, drained)
+            if self._has_mail():
+                for port in [port for port in self._local.values() if port.inbox]:
+                    self._serve(port, {}, moment, False)
+                self._host.turn(moment, drained)
+
+    def _serve(self, port: Port, heard: dict[Any, int], moment: float, anyway: bool) -> None:
+        """Its part of a turn, if it has one."""
+        try:
+            speaks = port.socket in heard or port.monitor in heard or bool(port.inbox)
             if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
                 speaks = True
             if speaks:
                 self._drain_port(port, heard, moment)
-            if speaks or everyone or port.deadline <= moment:
+            if speaks or anyway or port.deadline <= moment:
                 self._flush_port(port, moment)
-        if self._host is not None:
-            self._host.turn(moment, drained)
-            for port in [port for port in self._local.values() if port.inbox]:
-                self._drain_port(port, heard, moment)
-                self._flush_port(port, moment)
+        except HostFailed as failed:
+            assert failed.__cause__ is not None
+            raise failed.__cause__ from None
+        except Exception as error:
+            self._expel(port, error)
+
+    def _expel(self, port: Port, error: Exception) -> None:
+        """This application is broken: it ends. Whoever else is here goes on."""
+        log.error("%s ends: %s", type(port.application).__name__, error, exc_info=True)
+        self._ports.remove(port)
+        self._put_away(port, error, 0)
+        if not self._ports and self._host is None:
+            self._stop_at = now()
 
     def _end_turn(self) -> None:
         while self.turn_ends:
@@ -252,22 +274,22 @@ class Reactor:
                 return True
         return False
 
-    def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
+    def _deliver(self, peer: bytes, command: wire.Command) -> str | None:
         """Send to a peer of the host; the reason if it did not leave."""
         port = self._local.get(peer)
         if port is not None:
-            port.inbox.append(frames)
+            port.inbox.append(_as_sent(command))
             return None
         if self._router is None:
             return "the peer is gone"
-        return deliver(self._router, [peer, *frames])
+        return deliver(self._router, [peer, *framing.encode(command)])
 
     # -- client links ---------------------------------------------------------------------------------------------------
 
     def _drain_port(self, port: Port, heard: dict[Any, int], moment: float) -> None:
         machine = port.application.machine
         for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
-            machine.receive(port.inbox.popleft(), moment)
+            machine.hear(port.inbox.popleft(), moment)
         if port.socket is not None and port.socket in heard:
             for _ in range(TURN_MESSAGES_MAX):
                 machine.receive(receive(port.socket), moment)
@@ -285,7 +307,7 @@ class Reactor:
         if output.connect is not None:
             self._connect(port, moment)
         for command in output.sends:
-            if not self._send(port, framing.encode(command), moment):
+            if not self._send(port, command, moment):
                 application.machine.lost(moment, "the node does not read")
                 break
         if output.close:
@@ -322,14 +344,17 @@ class Reactor:
         port.peer = b""
         port.inbox.clear()
 
-    def _send(self, port: Port, frames: list[Buffer], moment: float) -> bool:
+    def _send(self, port: Port, command: wire.Command, moment: float) -> bool:
         if port.peer and self._host is not None:
-            self._host.machine.receive(port.peer, frames, moment)
+            try:
+                self._host.machine.hear(port.peer, _as_sent(command), moment)
+            except Exception as error:
+                raise HostFailed from error
             return True
         if port.socket is None:
             return True  # the link was just given up; the machine knows
         try:
-            send(port.socket, frames)
+            send(port.socket, framing.encode(command))
         except zmq.Again:
             return False
         return True
@@ -339,13 +364,7 @@ class Reactor:
     def _finish(self, error: Exception | None) -> None:
         self.closed = True
         for port in self._ports:
-            try:
-                port.application.closed(error)
-            except Exception:
-                log.exception("while closing")
-            self._disconnect(port, GOODBYE_LINGER_MS if port.application.machine.up else 0)
-            if isinstance(port, GatewayPort):
-                self._close_doors(port)
+            self._put_away(port, error, GOODBYE_LINGER_MS if port.application.machine.up else 0)
         if self._host is not None:
             self._host.close(now())
         if self._router is not None:
@@ -353,3 +372,17 @@ class Reactor:
         self._waker.close()
         self._context.term()
         self._end_turn()
+
+    def _put_away(self, port: Port, error: Exception | None, linger_ms: int) -> None:
+        try:
+            port.application.closed(error)
+        except Exception:
+            log.exception("while closing")
+        self._disconnect(port, linger_ms)
+        if isinstance(port, GatewayPort):
+            self._close_doors(port)
+
+
+def _as_sent(command: wire.Command) -> wire.Command:
+    """What a link inside the process carries: values that nobody changes any more travel as they are."""
+    return framing.decode(framing.encode(command)) if isinstance(command, wire.Ask | wire.Told) else command

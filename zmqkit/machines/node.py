@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from zmqkit import framing, records, wire
 from zmqkit.machines import checkpoint
@@ -58,50 +59,33 @@ class NodeMachine:
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def receive(self, peer: bytes, frames: Sequence[Buffer], now: float) -> None:
-        core = self.core
-        core.hear(now)
         try:
             command = framing.decode(frames)
         except framing.Malformed as error:
+            self.core.hear(now)
             self._reject(peer, "malformed", str(error))
-            return
+        else:
+            self.hear(peer, command, now)
+
+    def hear(self, peer: bytes, command: wire.Command, now: float) -> None:
+        """A peer said this."""
+        core = self.core
+        core.hear(now)
         client = self._peers.get(peer)
-        match command:
-            case wire.Hello():
-                self._hello(peer, command)
-                return
-            case _ if client is None:
-                self._reject(peer, "no-session", type(command).__name__)
-                return
-            case wire.Put():
-                self._publishing.put(client, command)
-            case wire.Done():
-                self._settling.done(client, command)
-            case wire.Ready():
-                self._leasing.ready(client, command)
-                self.calls.ready(client, command.replied)
-            case wire.Call():
-                self.calls.call(client, command)
-            case wire.Reply():
-                self._answering.reply(client, command)
-            case wire.Cancel():
-                self.calls.cancel(client, command)
-            case wire.More():
-                self.calls.more(client, command)
-            case wire.Part():
-                self._answering.part(client, command)
-            case wire.Back():
-                self._settling.back(client, command)
-            case wire.Save():
-                self._settling.save(client, command)
-            case wire.Ask():
-                self._admin.ask(client, command)
-            case wire.Bye():
-                self._bye(client)
-            case _:
-                self._reject(peer, "wrong-way", type(command).__name__)
-                return
-        self._turn[client.id] = client
+        hears = _HEARS.get(type(command))
+        if isinstance(command, wire.Hello):
+            self._hello(peer, command)
+        elif client is None:
+            self._reject(peer, "no-session", type(command).__name__)
+        elif hears is None:
+            self._reject(peer, "wrong-way", type(command).__name__)
+        else:
+            hears(self, client, command)
+            self._turn[client.id] = client
+
+    def _ready(self, client: Client, command: wire.Ready) -> None:
+        self._leasing.ready(client, command)
+        self.calls.ready(client, command.replied)
 
     def _hello(self, peer: bytes, command: wire.Hello) -> None:
         core = self.core
@@ -395,3 +379,19 @@ class NodeMachine:
                 core.forgotten_token = max(core.forgotten_token, client.doubt)
                 self._leave(client)
                 del core.clients[client.id]
+
+
+_HEARS: dict[type, Callable[[NodeMachine, Client, Any], None]] = {
+    wire.Put: lambda node, client, put: node._publishing.put(client, put),
+    wire.Done: lambda node, client, done: node._settling.done(client, done),
+    wire.Ready: NodeMachine._ready,
+    wire.Back: lambda node, client, back: node._settling.back(client, back),
+    wire.Save: lambda node, client, save: node._settling.save(client, save),
+    wire.Ask: lambda node, client, ask: node._admin.ask(client, ask),
+    wire.Call: lambda node, client, call: node.calls.call(client, call),
+    wire.Cancel: lambda node, client, cancel: node.calls.cancel(client, cancel),
+    wire.More: lambda node, client, more: node.calls.more(client, more),
+    wire.Reply: lambda node, client, reply: node._answering.reply(client, reply),
+    wire.Part: lambda node, client, part: node._answering.part(client, part),
+    wire.Bye: lambda node, client, bye: node._bye(client),
+}

@@ -10,7 +10,6 @@ from zmqkit.errors import JournalFailed
 from zmqkit.host import Host
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.output import Output
-from zmqkit.parcel import Buffer
 from zmqkit.simulator.checks import Oracle
 from zmqkit.simulator.clock import Clock, Scheduler
 from zmqkit.simulator.disk import Disk, SimLog
@@ -147,9 +146,10 @@ class NodeProcess:
 
     # -- sends ----------------------------------------------------------------------------------------------------------
 
-    def _deliver(self, peer: bytes, frames: list[Buffer]) -> str | None:
+    def _deliver(self, peer: bytes, command: wire.Command) -> str | None:
         assert self.log is not None
         link = self.net.links.get(peer)
+        frames = framing.encode(command)
         reason = self.net.send_down(peer, frames)
         if link is not None and reason is None:
             command = framing.decode(frames)

@@ -1,0 +1,64 @@
+"""The reactor: what lives on it side by side, and what one of them may do to the others."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from typing import Any
+
+import zmqkit
+from zmqkit.machines.link import ClientMachine
+from zmqkit.reactor import now
+
+
+class Broken:
+    """An application that raises once it hears from the node."""
+
+    def __init__(self) -> None:
+        self.machine = ClientMachine(os.urandom(16), random.random)
+        self.ended = threading.Event()
+        self.error: Exception | None = None
+
+    def pump(self, moment: float) -> None:
+        self.machine.tick(moment)
+
+    def handle(self, events: list[Any], moment: float) -> None:
+        raise ArithmeticError("as broken as can be")
+
+    def closed(self, error: Exception | None) -> None:
+        self.error = error
+        self.ended.set()
+
+
+def test_a_broken_application_ends_alone() -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*") as node, zmqkit.connect(node.endpoint) as mq:
+        broken = Broken()
+
+        def attach(moment: float) -> None:
+            broken.machine.start(now())
+            node._reactor.attach(broken, None)
+
+        node._reactor.call(attach)
+        assert broken.ended.wait(5.0) and isinstance(broken.error, ArithmeticError)
+        assert node.queue("q").put(1).seq == 1 and mq.queue("q").put(2).seq == 2 and node.failure is None
+
+
+def test_a_client_whose_own_end_is_broken_fails_all_that_waits() -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*") as node:
+        mq = zmqkit.connect(node.endpoint)
+        session = mq._session
+
+        def broken(moment: float) -> None:
+            raise ArithmeticError("as broken as can be")
+
+        session.pump = broken  # type: ignore[method-assign]
+        session.reactor.wake()
+        assert session.ended.wait(5.0)
+        try:
+            mq.queue("q").put(1)
+        except zmqkit.Closed as error:
+            assert "as broken as can be" in str(error)
+        else:
+            raise AssertionError("it should be closed")
+        assert node.queue("q").put(1).seq == 1
