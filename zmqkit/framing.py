@@ -49,7 +49,6 @@ _U64 = Integer(0, 2**64 - 1)
 _SEQ = Integer(1, 2**63)
 _COUNT = Integer(1, PARCEL_MESSAGES_MAX)
 _OFFSET = Integer(0, PARCEL_MESSAGES_MAX - 1)
-_STATUS = Integer(0, max(Status))
 _KEY = text_up_to(NAME_BYTES_MAX)
 _EPOCH = Integer(0, 2**24 - 1)
 _DURATION = seconds()
@@ -70,12 +69,15 @@ def _terms(value: Any) -> bool:
 
 
 def _range(value: Any) -> bool:
-    return type(value) is list and len(value) == 4 and _U64(value[0]) and _OFFSET(value[1]) and _COUNT(value[2]) and _STATUS(value[3])
+    if type(value) is not list or len(value) != 4 or any([type(number) is not int for number in value]):
+        return False
+    number, offset, count, status = value
+    return bool(0 <= number < 2**64 and 0 <= offset < PARCEL_MESSAGES_MAX and 1 <= count <= PARCEL_MESSAGES_MAX and 0 <= status <= STATUS_MAX)
 
 
 _HEAD = Struct("<2sBH")
 HEAD_BYTES = _HEAD.size
-VERDICT_MAX = int(max(wire.Verdict))
+VERDICT_MAX, STATUS_MAX = int(max(wire.Verdict)), int(max(Status))
 # A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
 _pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
 
@@ -218,7 +220,7 @@ def _call(fields: Fields) -> None:
 
 
 def _reply(fields: Fields) -> None:
-    fields[1] = [tuple(entry) for entry in fields[1]]
+    fields[1] = list(map(tuple, fields[1]))
     if sum([count for _, _, count, _ in fields[1]]) != fields[2]:
         raise Malformed("REPLY whose ranges are not its count")
 

@@ -53,6 +53,8 @@ class Parcel:
     @classmethod
     def merge(cls, parcels: Sequence[Parcel]) -> Parcel:
         """One parcel of all, in order. None of them may have columns."""
+        if len(parcels) == 1:  # bytes of its own: a slice would keep the batch that it is a part of
+            return cls(parcels[0].count, bytes(parcels[0].sizes), bytes(parcels[0].body))
         assert all(parcel.columns is None for parcel in parcels)
         count = sum(parcel.count for parcel in parcels)
         return cls(count, b"".join([p.sizes for p in parcels]), b"".join([p.body for p in parcels]))

@@ -131,7 +131,7 @@ def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
 
 
 # pyzmq's flags are enums whose arithmetic in Python costs more than the call; its multipart helpers do it per frame.
-_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _FRAMES_MAX = 8  # of one message that are kept: no command has more, so what has is refused by its number
 FOREIGN_FRAMES_MAX = 1000  # of a message in another protocol
@@ -150,11 +150,12 @@ def receive_from(router: Socket) -> tuple[bytes, list[bytes]]:
 
 def receive(socket: Socket, frames_max: int = _FRAMES_MAX) -> list[bytes]:
     """The next message's frames, no more than so many. Raises zmq.Again when there is none."""
-    frames = [socket.recv(_NOBLOCK)]
-    while socket.getsockopt(_RCVMORE):
-        frame = socket.recv(_NOBLOCK)
+    frame = socket.recv(_NOBLOCK, False)  # a Frame knows whether there are more; asking the socket would cost more than that
+    frames = [frame.bytes]
+    while frame.more:
+        frame = socket.recv(_NOBLOCK, False)
         if len(frames) < frames_max:
-            frames.append(frame)
+            frames.append(frame.bytes)
     return frames
 
 

@@ -50,6 +50,8 @@ class Answering:
             for first, length in ranges_of(mask):
                 self._calls.answered(job, lease.offset + first, length, status, bodies.split(first - offset, length))
             self._leasing.ended(lease, mask)
+        if not revoked:
+            return [(token, offset, count, int(Verdict.OK))]
         parts = [(token, first, length, int(Verdict.STALE)) for first, length in ranges_of(revoked)]
         return parts + [(token, first, length, int(Verdict.OK)) for first, length in ranges_of(asked & ~revoked)]
 

@@ -193,7 +193,8 @@ class Leasing:
             if client.alone_token == lease.token:
                 client.alone_token = 0
                 core.hungry.update((number, core.by_number[number]) for number in client.consumers)
-            core.hungry.update((number, core.by_number[number]) for number in self._dries_for(client))
+            if self._drying:
+                core.hungry.update((number, core.by_number[number]) for number in self._dries_for(client))
             if not lease.revoked:
                 core.forget_lease(lease)
         core.hungry[lease.queue] = core.by_number[lease.queue]

@@ -72,10 +72,11 @@ class Service:
         mask &= job.open & ~job.pending
         job.pending |= mask
         self.ready += mask.bit_count()
+        entries = [(job, offset, count) for offset, count in ranges_of(mask)]
         if again:
-            self.line.extendleft((job, offset, count) for offset, count in reversed(ranges_of(mask)))
+            self.line.extendleft(reversed(entries))
         else:
-            self.line.extend((job, offset, count) for offset, count in ranges_of(mask))
+            self.line.extend(entries)
 
     def forget(self, job: Job, mask: int) -> None:
         """They wait no more."""

@@ -48,4 +48,8 @@ class Windows(dict[str, ConsumerState]):
     @property
     def slow_at(self) -> float:
         """When one of them will have to be restated, if nothing else happens."""
-        return min((state.slow_at for state in self.values()), default=inf)
+        soonest = inf
+        for state in self.values():
+            if (at := state.slow_at) < soonest:
+                soonest = at
+        return soonest
