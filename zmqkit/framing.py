@@ -72,7 +72,8 @@ def _range(value: Any) -> bool:
     if type(value) is not list or len(value) != 4 or any([type(number) is not int for number in value]):
         return False
     number, offset, count, status = value
-    return bool(0 <= number < 2**64 and 0 <= offset < PARCEL_MESSAGES_MAX and 1 <= count <= PARCEL_MESSAGES_MAX and 0 <= status <= STATUS_MAX)
+    most = PARCEL_MESSAGES_MAX
+    return bool(0 <= number < 2**64 and 0 <= offset < most and 1 <= count <= most and 0 <= status <= STATUS_MAX)
 
 
 _HEAD = Struct("<2sBH")
