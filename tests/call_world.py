@@ -9,9 +9,10 @@ from itertools import count
 from typing import Any
 
 import pytest
-from handle_world import SOON
+from handle_world import SOON, eventually
 
 import zmqkit
+from zmqkit.machines import calling
 
 _numbers = count()
 
@@ -41,6 +42,12 @@ class Gate:
         return self.calls[-1]
 
 
+def await_known(mq: zmqkit.Client | zmqkit.Node, name: str) -> None:
+    """Until the node knows that this client serves it."""
+    eventually(lambda: (state := mq._session.machine.consumers.get("\0" + name)) is not None and state.stated)
+    mq.queues()  # what was said before is heard before
+
+
 @contextmanager
 def serving(mq: zmqkit.Client | zmqkit.Node, function: Callable[[Any], Any], threads: int = 4, credit: Any = "auto",
             type: Any = None) -> Iterator[str]:  # fmt: skip
@@ -49,10 +56,17 @@ def serving(mq: zmqkit.Client | zmqkit.Node, function: Callable[[Any], Any], thr
     with mq.service(name, function, type=type):
         pool = mq.serve(threads, block=False, credit=credit)
         try:
+            await_known(mq, name)
             yield name
         finally:
             pool.stop()
             assert pool.wait(SOON), "a handler does not end"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the node's verdict on a call may come late, and be the right one nevertheless."""
+    monkeypatch.setattr(calling, "VERDICT_SECONDS", SOON)
 
 
 @pytest.fixture

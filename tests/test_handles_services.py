@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from call_world import Gate, gate, new_name, serving  # noqa: F401
+from call_world import Gate, gate, new_name, patient, serving  # noqa: F401
 from handle_world import SOON, cut, eventually, in_thread
 from proxy import proxy_to
 

@@ -139,7 +139,9 @@ class Serving(Pool):
         while not self._ended:
             moment = now()
             if moment > rested + HOG_SECONDS:
+                self._coming += 1  # nobody else need be called meanwhile
                 await asyncio.sleep(0)
+                self._coming -= 1
                 rested = moment = now()
             # Neighbours of one lease one after the other; then it is the next service's turn.
             if hand is None or moment >= hand.lease.starts_until or (index := next(hand.cursor, -1)) < 0:
