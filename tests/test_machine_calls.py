@@ -299,6 +299,16 @@ def test_with_one_attempt_a_call_that_nobody_serves_ends_at_once() -> None:
     assert bench.leases(worker) == [(2, 1)] and bench.told(caller) == []  # the other one waits: somebody serves the name
 
 
+def test_with_one_attempt_a_call_that_comes_back_unstarted_ends_at_once_if_nobody_serves_it_any_more() -> None:
+    bench = CallBench()
+    caller, worker = bench.connect("c"), bench.serve("w")
+    bench.call(caller, 1, attempts=1)
+    token = bench.one_lease(worker).token
+    bench.serve("w", window=0, beat=2, seen=token, held=[(token, 1)])
+    bench.back(worker, token, kind=wire.BackKind.UNSTARTED)
+    assert bench.ends(caller) == [(1, "NO_WORKER")]
+
+
 def test_a_worker_that_has_been_silent_for_patience_serves_nothing() -> None:
     bench = CallBench()
     caller, _ = bench.connect("c"), bench.serve("w")

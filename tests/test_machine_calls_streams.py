@@ -53,6 +53,17 @@ def test_a_worker_learns_how_many_parts_it_may_send_and_no_more_are_taken() -> N
     assert heard(bench, caller) == ["p3", "p4"]
 
 
+def test_a_worker_learns_on_its_new_link_what_may_have_died_with_the_old_one() -> None:
+    bench, caller, worker, token = stream(parts=2)
+    part(bench, worker, token, 1, 2)
+    more(bench, caller, 9, 4, 2)
+    bench.hear(worker, wire.More)
+    again = bench.serve("w", link=2, seen=token, held=[(token, 1)])
+    assert bench.hear(again, wire.More) == [wire.More(token, 0, 4, 2)]
+    bench.ready(again, 1, 2, token, [(token, 1)], queue=wire.SERVICE_MARK + "s")
+    assert bench.hear(again, wire.More) == []
+
+
 def test_a_caller_cannot_let_the_node_keep_more_parts_than_its_limit() -> None:
     bench = CallBench()
     caller, worker = bench.connect("c"), bench.serve("w")

@@ -16,13 +16,13 @@ from zmqkit.machines.session import Client
 from zmqkit.machines.settling import Settling
 from zmqkit.parcel import Parcel
 from zmqkit.records import ranges_of
-from zmqkit.wire import Part, Reply, Status, Verdict
+from zmqkit.wire import More, Part, Reply, Status, Verdict
 
 
 class Answering:
     def __init__(self, core: Core, calls: Calls, leasing: Leasing, settling: Settling) -> None:
         self._core, self._calls, self._leasing, self._settling = core, calls, leasing, settling
-        leasing.end_calls = self.end
+        leasing.end_calls, leasing.adopt_calls = self.end, self.adopt
 
     def reply(self, client: Client, command: Reply) -> None:
         place = 0
@@ -77,6 +77,12 @@ class Answering:
             self._core.drop("wrong-part", client.peer, f"part {command.first} of {command.number}")
         elif not caller.relinked:
             self._core.send(self._core.clients[caller.client].peer, part)
+
+    def adopt(self, client: Client, lease: Lease) -> None:
+        """Its worker has it still, on a new link: what was said of its stream may have died with the old one."""
+        job: Job = lease.batch  # type: ignore[assignment]
+        if job.stream is not None and job.open:
+            self._core.send(client.peer, More(lease.token, 0, job.stream.allowed, job.stream.got))
 
     def end(self, lease: Lease, mask: int, cause: Cause, error: str) -> None:
         """These calls are the worker's no more, without an answer (rule 1)."""

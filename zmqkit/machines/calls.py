@@ -215,6 +215,9 @@ class Calls:
         if job.key and not job.waiters:
             self._give_up(job)
             return
+        if job.attempts == 1 and not job.tried and not (self._core.stopping or self.serves(job.service)):
+            self._conclude(job, mask, Status.NO_WORKER)
+            return
         job.service.wait(job, mask, again=True)
         self._core.hungry[job.service.number] = job.service
         if self._core.stopping:

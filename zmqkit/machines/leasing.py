@@ -32,7 +32,9 @@ ECHO_EVERY = 0.5 * BEAT
 class Leasing:
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.end_calls: Callable[[Lease, int, Cause, str], None]  # what becomes of calls whose lease has ended; set by Answering
+        # Of leases of calls, set by Answering: what becomes of them at their end, and what is said on a new link.
+        self.end_calls: Callable[[Lease, int, Cause, str], None]
+        self.adopt_calls: Callable[[Client, Lease], None]
         self.counter = 0  # of the newest token of this epoch
         self._next_scan = inf  # in heard time
         self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
@@ -245,6 +247,8 @@ class Leasing:
 
     def _renew(self, client: Client, lease: Lease, seconds: float) -> None:
         policy = self._core.by_number[lease.queue].policy
+        if lease.link != client.link and lease.queue < 0:
+            self.adopt_calls(client, lease)
         lease.link, lease.lost = client.link, False
         lease.deadline = self._core.heard + max(lease.seconds, seconds)
         if policy.max_run is not None:
