@@ -326,27 +326,14 @@ class Session:
         if len(self.failures) < FAILURES_KEPT:
             self.failures.append(ticket)
 
-    def _on_granted(self, event: ev.Granted) -> None:
-        inbox = self._inboxes.get(event.lease.queue)
+    def _on_lease(self, event: Any) -> None:
+        """It may meet the close of its service: then nothing of this lease is open, or nothing of it was begun."""
+        inbox: Any = self._inboxes.get(event.lease.queue)
         if inbox is not None:
-            inbox.granted(event.lease)
-        else:  # it met the close of its service
+            _ABOUT_LEASES[type(event)](inbox, event)
+        elif isinstance(event, ev.Granted):
             self.machine.back(event.lease, 0, event.lease.count, BackKind.UNSTARTED)
             self.machine.consumers.pop(event.lease.queue)
-
-    def _on_judged(self, event: ev.Judged) -> None:
-        if (inbox := self._inboxes.get(event.lease.queue)) is not None:
-            inbox.judged(event.lease, event.offset, event.count, Verdict(event.verdict))
-
-    def _on_revoked(self, event: ev.Revoked) -> None:
-        self._inboxes[event.lease.queue].revoked(event.lease)  # it is there as long as anything is open
-
-    def _on_cancelled(self, event: ev.Cancelled) -> None:
-        self._inboxes[event.lease.queue].cancelled(event.lease, event.offset, event.count)  # type: ignore[attr-defined]
-
-    def _on_allowed(self, event: ev.Allowed) -> None:
-        if (inbox := self._inboxes.get(event.lease.queue)) is not None:
-            inbox.allowed(event.lease, event.parts)  # type: ignore[attr-defined]
 
     def _on_replied(self, event: ev.Replied) -> None:
         if event.ticket in self._replies:
@@ -366,11 +353,17 @@ class Session:
 
 _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
-    ev.Granted: Session._on_granted, ev.Judged: Session._on_judged, ev.Revoked: Session._on_revoked, ev.Replied: Session._on_replied,
+    ev.Granted: Session._on_lease, ev.Judged: Session._on_lease, ev.Revoked: Session._on_lease, ev.Replied: Session._on_replied,
     ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
     ev.Answered: lambda session, event: session.calls.answered(event), ev.Parts: lambda session, event: session.calls.came(event),
     ev.Failed: lambda session, event: session.calls.failed(session, event),
-    ev.Cancelled: Session._on_cancelled, ev.Allowed: Session._on_allowed,
+    ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease,
+}  # fmt: skip
+_ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
+    ev.Granted: lambda inbox, event: inbox.granted(event.lease), ev.Revoked: lambda inbox, event: inbox.revoked(event.lease),
+    ev.Judged: lambda inbox, event: inbox.judged(event.lease, event.offset, event.count, Verdict(event.verdict)),
+    ev.Cancelled: lambda inbox, event: inbox.cancelled(event.lease, event.offset, event.count),
+    ev.Allowed: lambda inbox, event: inbox.allowed(event.lease, event.parts),
 }  # fmt: skip
 
 
