@@ -171,6 +171,27 @@ def test_what_cannot_be_kept_is_refused_when_it_is_saved(q: zmqkit.Queue[Any], v
             d.save(bytes(70_000))
 
 
+def test_one_slow_handler_keeps_no_message_from_the_idle_ones(q: zmqkit.Queue[Any]) -> None:
+    let_go, done = threading.Event(), list[Any]()
+
+    def handle(d: zmqkit.Delivery[Any]) -> None:
+        if d.body == "slow":
+            assert let_go.wait(20.0)
+        done.append(d.body)
+
+    work = q.work(handle, threads=2, block=False)
+    assert work is not None
+    q.put("slow")
+    eventually(lambda: held(q)[1] == 1)
+    begun = time.monotonic()
+    eventually(lambda: time.monotonic() > begun + 1.2)  # it has run for over a second
+    q.put("quick")
+    eventually(lambda: done == ["quick"])
+    let_go.set()
+    work.stop()
+    assert work.wait(5.0)
+
+
 def test_auto_hoards_nothing_behind_a_slow_handler(q: zmqkit.Queue[Any]) -> None:
     q.put_many(range(10))
     consumer = q.consume()

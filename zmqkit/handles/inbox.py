@@ -58,7 +58,7 @@ class Inbox:
         self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
         self.changed = threading.Condition()
         self.listeners: deque[Listener] = deque()  # of loops, beside the threads that wait for `changed`; each is told once
-        self.news = 0  # counts what a waiter might have waited for
+        self.news, self.sleepers = 0, 0  # counts what a waiter might have waited for; threads that wait
         self.demands: list[Demand] = []  # of loops that are running
         self.words: deque[Any] = deque()  # deliveries to ack, or (method, *arguments)
         self.stale: deque[StaleLease] = deque()  # refusals that nobody was told of
@@ -149,7 +149,9 @@ class Inbox:
             self.session.reactor.wake()  # room for the next one is made by what was settled
         with self.changed:
             if self.news == seen and self.session.error is None:
+                self.sleepers += 1
                 self.changed.wait(timeout)
+                self.sleepers -= 1
 
     def listen(self, seen: int, listener: Listener) -> bool:
         """The same for a loop. False: there is news already."""
@@ -273,6 +275,7 @@ class Inbox:
         for hand in list(self._hands):  # a thread may take the first one meanwhile
             buffered += length_hint(hand.cursor)
         unheard = state.received - self._received  # in events that will be handled after this
+        state.idle_handlers = self.sleepers + len(self.listeners)
         state.report(self._received - self._given_back - buffered, buffered + unheard, moment)
         if buffered and state.excess:
             self._give_back(state.excess)

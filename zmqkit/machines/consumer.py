@@ -39,6 +39,7 @@ class ConsumerState:
         self.autos = 0  # consumers with credit "auto"
         self.waiting = 0  # messages that gets wait for
         self.got = 0  # messages that gets took, unsettled
+        self.idle_handlers = 0  # threads and tasks that wait for a message: while there are any, not every handler is slow
         self.lease = 0.0  # seconds wanted; 0: the queue's
         self.received = 0  # messages that the application was or will be told of, ever
         self.open = 0  # messages in hand, taken or not
@@ -74,7 +75,7 @@ class ConsumerState:
     @property
     def slow_at(self) -> float:
         """When every handler will have run over a second, if nothing else happens; inf if that changes nothing."""
-        return self._taken_at + SLOW_SECONDS if self.autos and self.ahead and self.taken else inf
+        return self._taken_at + SLOW_SECONDS if self.autos and self.ahead and self.taken and not self.idle_handlers else inf
 
     def granted(self, count: int) -> None:
         """So many of `open` are on their way to the application."""
@@ -99,7 +100,7 @@ class ConsumerState:
         if handed != self._handed:
             self._handed, self._taken_at = handed, now
         self.buffered = buffered
-        if not self.taken or now < self._taken_at + SLOW_SECONDS:
+        if self.idle_handlers or not self.taken or now < self._taken_at + SLOW_SECONDS:
             self.ahead = max(1, self.ahead)
         else:
             self.ahead = 0
