@@ -395,7 +395,7 @@ def test_a_cut_link_loses_and_doubles_nothing(mq: zmqkit.Client) -> None:
     cutter.set()
     feeder.join(SOON)
     mq.flush()
-    assert found == list(range(300)) and held(q) == (0, 0)
+    assert sorted(found) == list(range(300)) and held(q) == (0, 0)  # first leases are in order, starts over lost links need not be
 
 
 def test_a_message_in_hand_stays_ours_over_a_cut_link(mq: zmqkit.Client) -> None:
