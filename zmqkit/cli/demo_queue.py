@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import zmqkit
 from zmqkit.cli import demo_jobs
 from zmqkit.cli.demo_jobs import Job, Result
 from zmqkit.cli.demo_report import LeaseEnds, Repeats, read_diaries, repeats
-from zmqkit.cli.options import on_a_terminal
+from zmqkit.cli.demo_screen import Screen
 from zmqkit.cli.processes import Broker, kill, python, sigterm_as_interrupt, stop
 
 JOBS, RESULTS = "demo.jobs", "demo.results"
@@ -31,12 +31,7 @@ STALL_SECONDS_MAX = 60.0  # without a result for so long, what is missing counts
 LOOK_SECONDS = 0.25
 
 
-@click.group()
-def demo() -> None:
-    """See it survive kill -9 on real work."""
-
-
-@demo.command("queue")
+@click.command("queue")
 @click.option("--input", "lines", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Each line of this file is a job.")
 @click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Each .py file below is a job.")
 @click.option("--workers", type=click.IntRange(min=1), default=3, show_default=True, help="Worker processes.")
@@ -50,47 +45,14 @@ def demo_queue(lines: Path | None, directory: Path | None, workers: int) -> None
     jobs = demo_jobs.line_jobs(lines) if lines else demo_jobs.directory_jobs(directory) if directory else demo_jobs.stdlib_jobs()
     if not jobs:
         raise click.ClickException(f"no jobs in {lines or directory}: give a file with lines, or a directory with .py files")
-    with sigterm_as_interrupt(), tempfile.TemporaryDirectory(prefix="zmqkit-demo-") as place, Screen(len(jobs)) as screen:
+    with sigterm_as_interrupt(), tempfile.TemporaryDirectory(prefix="zmqkit-demo-") as place, Screen("queue", len(jobs)) as screen:
         run = Run(jobs, Path(place), workers, screen)
         run.run()
         screen.say("the same work in a plain loop, to compare")
         begin = time.monotonic()
-        plain = demo_jobs.totals(screen.plain(demo_jobs.do(job) for job in jobs))
+        plain = demo_jobs.totals(screen.follow((demo_jobs.do(job) for job in jobs), "plain loop"))
         plain_seconds = time.monotonic() - begin
     sys.exit(report(run, plain, plain_seconds))
-
-
-class Screen:
-    """What the user sees meanwhile: on a terminal a live bar, elsewhere one line per event; on stderr."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-        columns = TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeElapsedColumn()
-        self._bar = Progress(*columns, console=Console(stderr=True, highlight=False), disable=not on_a_terminal())
-        self._total, self._begin = total, time.monotonic()
-        self._task = self._bar.add_task("queue", total=total)
-
-    def __enter__(self) -> Screen:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def say(self, text: str) -> None:
-        line = f"{time.monotonic() - self._begin:5.1f} s  {text}"
-        if on_a_terminal():
-            self._bar.console.print(line, markup=False)
-        else:
-            click.echo(line, err=True)
-
-    def done(self, count: int) -> None:
-        self._bar.update(self._task, completed=count)
-
-    def plain(self, results: Iterable[Result]) -> Iterator[Result]:
-        return iter(self._bar.track(results, total=self._total, description="plain loop"))
 
 
 class Run:

@@ -1,6 +1,6 @@
-"""What happened in `zmqkit demo queue`: diaries and the node's log read back, and the table at the end.
+"""What happened in a demo: diaries and the node's log read back.
 
-A job that was started twice must have a line in the node's log that says when and why its first lease ended.
+A job or call that was started twice must have a line in the node's log that says when and why its first lease ended.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ TOKEN_COUNTER_BITS = 40  # above them stands the epoch
 LEASE_ENDED = re.compile(r"lease ended queue=(\S+) token=(\d+) messages=(\d+)-(\d+) cause=(\S+)")
 
 
+CALLS = "service:"  # stands before a service's name where a queue's could stand
+
+
 class Start(NamedTuple):
-    """One line of a diary: a worker was about to do job `seq` under lease `token`."""
+    """One line of a diary: a worker was about to do job (or call) `seq` under lease `token`."""
 
     seq: int
     token: int
@@ -42,9 +45,10 @@ def read_diaries(paths: Iterable[Path]) -> list[Start]:
 
 
 class LeaseEnds:
-    """What the node's log says of leases of `queue` that ended unplanned."""
+    """What the node's log says of leases of `queue` (or service:NAME) that ended unplanned."""
 
     def __init__(self, log: str, queue: str) -> None:
+        self._of_calls = queue.startswith(CALLS)
         self._told: dict[int, list[tuple[range, str]]] = defaultdict(list)
         for match in LEASE_ENDED.finditer(log):
             if match[1] == queue:
@@ -54,9 +58,11 @@ class LeaseEnds:
     def cause(self, start: Start) -> str | None:
         """Why the lease under which this execution began has ended; None if the log does not say that it has."""
         for messages, cause in self._told.get(start.token, []):
-            if start.seq in messages:
+            if start.seq in messages or self._of_calls:  # those are numbered by their caller; one with a key comes alone
                 return cause
         epoch = start.token >> TOKEN_COUNTER_BITS
+        if self._of_calls:  # leases of calls are in no journal: all end with the node
+            return "node-killed" if any(epoch < later for later, _ in self._unwritten) else None
         return "unwritten" if any(epoch < later and start.token > known for later, known in self._unwritten) else None
 
 

@@ -18,12 +18,14 @@ COMMANDS = {
     "broker": ("zmqkit.cli.broker", "broker", "Host queues until SIGTERM."),
     "put": ("zmqkit.cli.messages", "put", "Put messages into a queue."),
     "get": ("zmqkit.cli.messages", "get", "Take messages out of a queue."),
+    "call": ("zmqkit.cli.call", "call", "Call a service and print its answer."),
+    "serve": ("zmqkit.cli.serve", "serve", "Answer calls by running a command."),
     "queue": ("zmqkit.cli.queue", "queue", "List, look into, pause, empty and remove queues."),
     "dead": ("zmqkit.cli.queue", "dead", "Look at dead letters, give them another try, or drop them."),
     "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory that no node holds."),
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
     "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),
-    "demo": ("zmqkit.cli.demo_queue", "demo", "See it survive kill -9 on real work."),
+    "demo": ("zmqkit.cli.demo", "demo", "See it survive kill -9 on real work."),
 }
 
 

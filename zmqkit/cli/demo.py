@@ -1,0 +1,17 @@
+"""`zmqkit demo`: real work, and processes that are killed while it is done."""
+
+from __future__ import annotations
+
+import click
+
+from zmqkit.cli.demo_calls import demo_calls
+from zmqkit.cli.demo_queue import demo_queue
+
+
+@click.group()
+def demo() -> None:
+    """See it survive kill -9 on real work."""
+
+
+demo.add_command(demo_queue)
+demo.add_command(demo_calls)
