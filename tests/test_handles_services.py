@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from call_world import Gate, gate, new_name, patient, serving  # noqa: F401
+from call_world import Gate, await_known, gate, new_name, patient, serving  # noqa: F401
 from handle_world import SOON, cut, eventually, in_thread
 from proxy import proxy_to
 
@@ -116,7 +116,7 @@ def test_closing_a_service_finishes_what_runs_and_gives_back_the_rest(mq: zmqkit
     pool = worker.serve(1, block=False, credit=3)
     running, *rest = [mq.call_soon(name, n) for n in range(3)]
     gate.await_begin()
-    eventually(lambda: worker._session.machine.consumers.of("\0" + name).open == 3)
+    eventually(lambda: worker._session.machine.consumers["\0" + name].open == 3)
     service.close()
     with zmqkit.connect(mq.endpoint) as other, other.service(name, lambda body: -body):
         taking_over = other.serve(block=False)
@@ -157,7 +157,7 @@ def test_serving_may_begin_again(mq: zmqkit.Client, worker: zmqkit.Client) -> No
 
 def test_stop_ends_a_serve_that_has_nothing_to_serve(worker: zmqkit.Client) -> None:
     blocked = in_thread(lambda: worker.serve())
-    eventually(lambda: worker._session.crews and worker._session.crews["threads"].free)
+    eventually(lambda: worker._session.crews and len(worker._session.crews["threads"].changed._waiters) == 4)  # type: ignore[attr-defined]
     worker.stop()
     blocked.join(SOON)
     assert not blocked.is_alive()
@@ -231,6 +231,17 @@ def test_idle_handlers_take_calls_while_others_take_long(mq: zmqkit.Client, work
         assert future.result(SOON) == 0
 
 
+def test_there_is_room_for_every_free_handler_at_once(mq: zmqkit.Client, worker: zmqkit.Client, gate: Gate) -> None:  # noqa: F811
+    with serving(worker, gate, threads=8) as name, serving_beside(worker, lambda body: body) as beside:
+        await_known(worker, beside)
+        state, other = (worker._session.machine.consumers["\0" + service] for service in (name, beside))
+        assert state.stated == 9  # and one ahead
+        futures = [mq.call_soon(name, n) for n in range(6)]
+        eventually(lambda: len(gate.bodies) == 6 and other.window == 3)  # two are left for the other service, and one ahead
+        gate.open.set()
+        assert [future.result(SOON) for future in futures] == list(range(6))
+
+
 def serving_beside(worker: zmqkit.Client, function: Any) -> Any:
     """For the handlers that run already."""
     name = new_name()
@@ -250,7 +261,7 @@ def test_what_waits_behind_slow_handlers_goes_to_another_worker(mq: zmqkit.Clien
     with serving(worker, gate, threads=1) as name:
         first, second = (mq.call_soon(name, n, timeout=4 * SOON) for n in (0, 1))
         gate.await_begin()
-        eventually(lambda: worker._session.machine.consumers.of("\0" + name).open == 2)
+        eventually(lambda: worker._session.machine.consumers["\0" + name].open == 2)
         with zmqkit.connect(mq.endpoint) as other, other.service(name, lambda body: "other"):
             pool = other.serve(block=False)
             assert second.result(SOON) == "other"
@@ -269,9 +280,10 @@ def test_services_of_one_client_have_their_turns(mq: zmqkit.Client, worker: zmqk
     with serving(worker, a, threads=1, credit=30) as first, serving_beside(worker, lambda body: order.append("b")) as second:
         futures = [mq.call_soon(first, n, timeout=4 * SOON) for n in range(20)]
         gate.await_begin()
+        await_known(worker, second)
         futures.append(mq.call_soon(second, 0, timeout=4 * SOON))
         consumers = worker._session.machine.consumers
-        eventually(lambda: (consumers.of("\0" + first).open, consumers.of("\0" + second).open) == (20, 1))
+        eventually(lambda: (consumers["\0" + first].open, consumers["\0" + second].open) == (20, 1))
         gate.open.set()
         for future in futures:
             future.result(SOON)

@@ -101,6 +101,14 @@ def test_leaving_a_stream_ends_the_generator(mq: zmqkit.Client, worker: zmqkit.C
             next(stream)
 
 
+def test_a_generator_is_closed_though_somebody_holds_it(mq: zmqkit.Client, worker: zmqkit.Client) -> None:
+    tail, held = Tail(), list[Any]()
+    with serving(worker, lambda body: held.append(tail(body)) or held[0]) as name:
+        with mq.stream(name) as stream:
+            assert next(stream) == 1
+        assert tail.ended.wait(SOON)
+
+
 def test_a_stream_that_is_dropped_ends_the_generator(mq: zmqkit.Client, worker: zmqkit.Client) -> None:
     tail = Tail()
     with serving(worker, tail) as name:
