@@ -48,7 +48,7 @@ RULES = [
     Rule(
         "R-L4 held", "A confirm leaves only when its record is durable.",
         LINKS + "test_a_confirm_waits_until_its_record_is_durable",
-        "host.py", "            if send.after > self._log.durable or (send.after and self._held):", "            if False:",
+        "host.py", "            if send.after and (self._held or send.after > self._log.durable):", "            if False:",
     ),
     Rule(
         "R-L5", "A new or returned message is leased only when that is durable.",
@@ -139,7 +139,7 @@ RULES = [
     Rule(
         "R-Q2", "A lease that its holder has seen and does not list goes back at once, uncounted.",
         LEASES + "test_a_seen_lease_that_is_not_listed_goes_back_at_once_without_an_attempt",
-        LEASING, "                self.end(lease, lease.open, UNLISTED)", "                pass",
+        LEASING, "                self.end(lease, lease.open, UNLISTED if lease.token <= command.seen else UNRECEIVED)", "                pass",
     ),
     Rule(
         "R-Q2 seen", "A lease that is on its way is not taken back.",
@@ -172,8 +172,8 @@ RULES = [
     Rule(
         "R-Q4 gate", "A consumer starts nothing that the node may have given away.",
         STORY + "test_rq4_on_a_half_open_link_a_worker_starts_nothing_after_grace",
-        "machines/holdings.py", "            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds)",
-        "            self.starts_until = self.renewed + MARGIN * self.seconds",
+        "machines/holdings.py", "            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds, self.ends_at)",
+        "            self.starts_until = min(self.renewed + MARGIN * self.seconds, self.ends_at)",
     ),
     Rule(
         "R-Q5", "After a restart a lease waits for its holder.",
@@ -183,7 +183,7 @@ RULES = [
     Rule(
         "R-Q5 exact", "Only the client of a lease adopts or settles it.",
         LEASES + "test_an_orphan_is_adopted_by_its_own_client_only",
-        "machines/settling.py", "        if lease.client != client.id or count < 1", "        if count < 1",
+        "machines/settling.py", "        if lease.queue < 0 or lease.client != client.id or count < 1", "        if lease.queue < 0 or count < 1",
     ),
     Rule(
         "R-Q6", "Time in which the node did not listen expires nobody.",
@@ -240,7 +240,8 @@ RULES = [
     Rule(
         "R-A3 kept", "What was revoked is remembered until READY lists it no more.",
         SETTLING + "test_a_done_behind_the_ready_that_forgot_its_token_is_stale_for_the_message_has_gone_back",
-        LEASING, "  # kept until the next READY: a DONE may stand behind this one", "\n                core.forget_lease(lease)",
+        LEASING, "lease.open, UNLISTED if lease.token <= command.seen else UNRECEIVED)",
+        "lease.open, UNLISTED)\n                core.forget_lease(lease)",
     ),
     Rule(
         "R-A4", "A DONE without an answer is said again on the new link.",

@@ -12,7 +12,7 @@ import pytest
 from handle_world import SOON, eventually, freeze, in_thread, world
 
 import zmqkit
-from zmqkit.wire import Kind
+from zmqkit import wire
 
 SHORT = zmqkit.QueuePolicy(lease=0.3, backoff=zmqkit.Backoff(0.01, 0.02))
 
@@ -196,10 +196,10 @@ def test_where_the_node_cannot_tell_any_more_the_ack_succeeds_and_says_so(tmp_pa
         reactor, send = mq._session.reactor, mq._session.reactor._send
         said, restarted = threading.Event(), threading.Event()
 
-        def send_and_hang(port: Any, frames: list[Any], moment: float) -> bool:
+        def send_and_hang(port: Any, command: wire.Command, moment: float) -> bool:
             """The ack leaves; its answer is lost with the link."""
-            sent = send(port, frames, moment)
-            if bytes(frames[0])[2] == Kind.DONE and not said.is_set():
+            sent = send(port, command, moment)
+            if isinstance(command, wire.Done) and not said.is_set():
                 said.set()
                 restarted.wait(30.0)
                 mq._session.machine.lost(moment, "cut by the test")

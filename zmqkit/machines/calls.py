@@ -103,8 +103,7 @@ class Calls:
             run = Job(job.service, None, job.first, job.parcel, job.deadline, job.attempts)
             run.key, run.waiters, job.parcel = key, [job], SPENT
             self.keys.begin(run)
-            self._offer(run)
-            return
+            return self._offer(run)
         self._spend(job)
         joined = entry.run
         if joined is None:
@@ -213,11 +212,9 @@ class Calls:
     def again(self, job: Job, mask: int) -> None:
         """Nobody has begun with these calls, or another worker may: they wait once more, inside their deadline."""
         if job.key and not job.waiters:
-            self._give_up(job)
-            return
+            return self._give_up(job)
         if job.attempts == 1 and not job.tried and not (self._core.stopping or self.serves(job.service)):
-            self._conclude(job, mask, Status.NO_WORKER)
-            return
+            return self._conclude(job, mask, Status.NO_WORKER)
         job.service.wait(job, mask, again=True)
         self._core.hungry[job.service.number] = job.service
         if self._core.stopping:
