@@ -50,6 +50,11 @@ def test_every_verdict_and_every_way_to_hand_back_is_there_with_its_number() -> 
     assert all([kind.name.lower(), str(int(kind))] in told for kind in wire.BackKind)
 
 
+def test_every_outcome_of_a_call_is_there_with_its_number() -> None:
+    told = [row[:2] for row in rows("Calls")]
+    assert all([status.name, str(int(status))] in told for status in wire.Status)
+
+
 def test_every_reason_to_drop_is_there() -> None:
     source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "zmqkit").rglob("*.py"))
     reasons = set(re.findall(r'(?:core\.drop\(|_reject\(peer, )"([a-z-]+)"', source))
