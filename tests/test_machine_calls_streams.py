@@ -170,3 +170,14 @@ def test_the_parts_of_a_stream_that_is_over_are_forgotten() -> None:
     assert not bench.empty()
     bench.beat(caller, 1, replied=1)
     assert bench.empty()
+
+
+def test_a_worker_learns_on_its_new_link_that_nobody_waits_any_more() -> None:
+    """It may stand there waiting until it may send more."""
+    bench, caller, worker, token = stream()
+    bench.machine.lost(worker, bench.now)
+    bench.cancel(caller, 9)
+    again = bench.serve("w", link=2, beat=2, seen=token, held=[(token, 1)])
+    assert bench.hear(again, wire.Cancel) == [wire.Cancel(token, 0, 1)]
+    bench.serve("w", link=2, beat=3, seen=token, held=[(token, 1)])
+    assert bench.hear(again, wire.Cancel) == []

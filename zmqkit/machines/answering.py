@@ -16,7 +16,7 @@ from zmqkit.machines.session import Client
 from zmqkit.machines.settling import Settling
 from zmqkit.parcel import Parcel
 from zmqkit.records import ranges_of
-from zmqkit.wire import More, Part, Reply, Status, Verdict
+from zmqkit.wire import Cancel, More, Part, Reply, Status, Verdict
 
 
 class Answering:
@@ -79,10 +79,12 @@ class Answering:
             self._core.send(self._core.clients[caller.client].peer, part)
 
     def adopt(self, client: Client, lease: Lease) -> None:
-        """Its worker has it still, on a new link: what was said of its stream may have died with the old one."""
+        """Its worker has it still, on a new link: what was said of its calls may have died with the old one."""
         job: Job = lease.batch  # type: ignore[assignment]
         if job.stream is not None and job.open:
             self._core.send(client.peer, More(lease.token, 0, job.stream.allowed, job.stream.got))
+        for offset, count in ranges_of(lease.open & ~(job.open >> lease.offset)):  # nobody waits for these any more
+            self._core.send(client.peer, Cancel(lease.token, offset, count))
 
     def end(self, lease: Lease, mask: int, cause: Cause, error: str) -> None:
         """These calls are the worker's no more, without an answer (rule 1)."""

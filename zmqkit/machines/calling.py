@@ -4,7 +4,9 @@ Rule 1         Every call ends in exactly one event, at its deadline at the late
 Rule 2 (R-C1)  A new link repeats what is open, under its numbers: the node dispatches no number twice.
 Rule 3 (R-C2)  What was sent to a node that has restarted since, or to another one, may have been executed. Only a call with a key
                may be made again, and no refusal is definite then.
-Rule 4         REPLYs are numbered. The next one is taken, any other has come before or will come again.
+Rule 4         A CANCEL has no answer; the echo of a beat sent after it proves that it arrived. Until then a new link repeats it: without a
+               deadline a stream would wait for its caller for ever.
+Rule 5         REPLYs are numbered. The next one is taken, any other has come before or will come again.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Calling:
         self._by_ticket: dict[Any, Flight] = {}
         self.unsent: deque[Flight] = deque()  # on this link
         self.words: list[Cancel | More] = []
+        self._unproven: deque[tuple[int, Cancel]] = deque()  # said; the echo of a beat above this one proves it
         self._under_way = 0  # calls that were sent on this link and are open
         self._due: list[tuple[float, int]] = []  # a heap of deadlines and first numbers
         self._since = -inf  # of this link: the node heard of us then
@@ -119,7 +122,14 @@ class Calling:
     # -- the link -----------------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        self.words.clear()
+        """Rule 4. Nothing else that was to be said of calls outlives a link: `resume` says how they stand then."""
+        self.words = [*(cancel for _, cancel in self._unproven), *(word for word in self.words if type(word) is Cancel)]
+        self._unproven.clear()
+
+    def echoed(self, beat: int) -> None:
+        """READY number `beat` has come back."""
+        while self._unproven and self._unproven[0][0] < beat:
+            self._unproven.popleft()
 
     def resume(self, epoch: int, changed: bool, now: float, proven: float) -> None:
         """On a new link. `changed`: another node than before answers; `proven`: then we sent the newest beat that came back."""
@@ -127,7 +137,7 @@ class Calling:
         away = now - max(proven, self._since) > CUT_SECONDS
         self._epoch, self._since = epoch, now
         self.replied = 0 if restarted else self.replied
-        self.words.clear()
+        self.words = [word for word in self.words if type(word) is Cancel and not restarted]
         for flight in list(self.flights.values()):
             if flight.epoch and flight.key and restarted:
                 flight.epoch, flight.doubt = 0, True
@@ -140,8 +150,8 @@ class Calling:
         for flight in self.unsent:
             flight.out = False
 
-    def sends(self, now: float) -> list[Call | Cancel | More]:
-        """What is to be said now. A call that comes again precedes the words about it."""
+    def sends(self, now: float, beat: int) -> list[Call | Cancel | More]:
+        """What is to be said now; `beat`: the last one sent. A call that comes again precedes the words about it."""
         said: list[Call | Cancel | More] = []
         while self.unsent and self._under_way < WINDOW_CALLS:
             flight = self.unsent.popleft()
@@ -151,12 +161,13 @@ class Calling:
                 said += [flight.command(offset, count, now, self.replied) for offset, count in ranges_of(flight.open)]
                 flight.epoch = flight.epoch or self._epoch
         said += self.words
+        self._unproven.extend((beat, word) for word in self.words if type(word) is Cancel)
         self.words = []
         return said
 
     def replied_to(self, reply: Reply) -> None:
         if reply.serial != self.replied + 1:
-            return  # rule 4
+            return  # rule 5
         self.replied = reply.serial
         place = 0
         for number, _, count, status in reply.ranges:

@@ -278,7 +278,7 @@ class ClientMachine:
         if self.asks.open:
             sends.extend(self.asks.sends())
         if calling.unsent or calling.words:
-            sends.extend(calling.sends(self._now))
+            sends.extend(calling.sends(self._now, self.beats.number))
         for stream in self.streams.values():
             if stream.flights:
                 sends.extend(stream.sends(self._now))
@@ -332,6 +332,7 @@ class ClientMachine:
         if beat is not None:
             self._failures = 0
             self.holdings.echoed(beat.number, beat.sent, beat.listed)
+            self.calling.echoed(beat.number)
             self.consumers.echoed()
             self._out.events.append(ev.Echoed(beat.number, beat.behind))
 
