@@ -34,7 +34,8 @@ from zmqkit.errors import (
 )
 from zmqkit.handles.admin import DeadLetter, DeadLetters, Peeked, QueueInfo
 from zmqkit.handles.answers import CallFuture
-from zmqkit.handles.client import Client, connect
+from zmqkit.handles.client import Client
+from zmqkit.handles.connecting import connect
 from zmqkit.handles.consumer import BatchConsumer, Consumer, Work
 from zmqkit.handles.crew import Service
 from zmqkit.handles.current import Current, current

@@ -197,17 +197,6 @@ class Client(Peer):
         return f"<Client of {', '.join(self.endpoints)}>"
 
 
-def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False) -> Client:
-    """A client of the node at that endpoint (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555).
-
-    Raises Unreachable if no node answers within `timeout` seconds, and at once for what is no address. `lazy` connects at first
-    use instead. A link that is lost later is mended for ever; calls wait meanwhile, inside their timeouts.
-
-    Of several endpoints calls go to the first that is up, or (`spread`) to each in turn; one that answers is enough to begin.
-    """
-    return Client(chosen(endpoints), patience(timeout), lazy, spread)
-
-
 def chosen(endpoints: Sequence[str | None]) -> list[str]:
     """Those that were given, or the usual one."""
     return [endpoint for endpoint in endpoints if endpoint] or [os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zmqkit.reactor import Reactor
 
 SCHEMES = ("mdp", "ppp")
+PATIENT_SECONDS = 86400.0
 
 
 class Gateways:
@@ -68,18 +69,32 @@ def is_foreign(endpoint: str) -> bool:
     return endpoint.partition("://")[0] in SCHEMES
 
 
+def foreign_address(endpoint: str) -> str:
+    """Of mdp://HOST:PORT, for a socket. Raises Unreachable for what is none."""
+    address = "tcp://" + endpoint.partition("://")[2]
+    try:
+        check_address(address)
+    except Unreachable as error:
+        raise Unreachable(endpoint, error.reason, "give one like mdp://127.0.0.1:5555") from None
+    return address
+
+
 def link_worker(reactor: Reactor, endpoint: str, service: str) -> None:
     """Serve at the foreign broker what this process serves under that name."""
-    _link(reactor, endpoint, lambda bridge: (MdpWorkerLink if _scheme(endpoint) == "mdp" else _ppp_worker)(bridge, service))
+
+    def make(bridge: Bridge) -> OutwardLink:
+        # How long an answer may take is for the broker's clients to say.
+        if _scheme(endpoint) == "mdp":
+            return MdpWorkerLink(bridge, service, call_seconds=PATIENT_SECONDS)
+        return PppWorkerLink(bridge, service, lambda: b"zmqkit-" + os.urandom(8).hex().encode(), call_seconds=PATIENT_SECONDS)
+
+    _link(reactor, endpoint, make)
 
 
 def link_client(reactor: Reactor, endpoint: str, service: str) -> None:
     """Offer in this process what the foreign broker serves under that name."""
-    _link(reactor, endpoint, lambda bridge: (MdpClientLink if _scheme(endpoint) == "mdp" else PppClientLink)(bridge, service))
-
-
-def _ppp_worker(bridge: Bridge, service: str) -> PppWorkerLink:
-    return PppWorkerLink(bridge, service, lambda: b"zmqkit-" + os.urandom(8).hex().encode())
+    link = MdpClientLink if _scheme(endpoint) == "mdp" else PppClientLink
+    _link(reactor, endpoint, lambda bridge: link(bridge, service, try_seconds=PATIENT_SECONDS))  # the call's own deadline ends it
 
 
 def _scheme(endpoint: str) -> str:
@@ -87,11 +102,7 @@ def _scheme(endpoint: str) -> str:
 
 
 def _link(reactor: Reactor, endpoint: str, make: Callable[[Bridge], OutwardLink]) -> None:
-    address = "tcp://" + endpoint.partition("://")[2]
-    try:
-        check_address(address)
-    except Unreachable as error:
-        raise Unreachable(endpoint, error.reason, "give one like mdp://127.0.0.1:5555") from None
+    address = foreign_address(endpoint)
     bridge = OutwardBridge(endpoint, reactor.wake, lambda service: False)
     bridge.translator = bridge.link = make(bridge)
     port: GatewayPort = reactor.attach_outward(bridge)

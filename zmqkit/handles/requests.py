@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from operator import itemgetter, length_hint
+from operator import length_hint
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 PART = -1  # stands where a status does: one part of a streamed answer
 Answer = tuple["CallHand", int, int, bytes]  # index, status or PART, packed body
-_PLACE = itemgetter(1)
+Run = tuple["CallHand", int, int, list[bytes]]  # index of the first
+FEW_RUNS = 4  # that many are said as they came
 
 log = logging.getLogger("zmqkit.work")
 
@@ -166,26 +167,12 @@ class Requests(Inbox):
 
     def _reply(self) -> None:
         answers = self.answers
-        by_hand: dict[CallHand, list[Answer]] = {}
-        for _ in range(len(answers)):
-            answer = answers.popleft()
-            by_hand.setdefault(answer[0], []).append(answer)
-        for hand, told in by_hand.items():
-            told.sort(key=_PLACE)  # stable: the parts of a call stay in order, and its end behind them
-            self._say(hand, told)
-
-    def _say(self, hand: CallHand, told: list[Answer]) -> None:
-        """Neighbours that ended alike, and parts of one call, go together."""
-        start = 0
-        while start < len(told):
-            _, first, status, message = told[start]
-            messages, size, index = [message], len(message), first
-            for _, index, its_status, message in told[start + 1 :]:
-                size += len(message)
-                if its_status != status or index != (first if status == PART else first + len(messages)) or size > PARCEL_BYTES_MAX:
-                    break
-                messages.append(message)
-            start += len(messages)
+        told = [answers.popleft() for _ in range(len(answers))]
+        runs = _runs(told)
+        if len(runs) > FEW_RUNS:  # handlers that waited have ended in any order
+            told.sort(key=_place)  # stable: the parts of a call stay in order, and its end behind them
+            runs = _runs(told)
+        for hand, first, status, messages in runs:
             self._tell_node(hand.lease, first, status, messages)
 
     def _tell_node(self, lease: HeldLease, first: int, status: int, messages: list[bytes]) -> None:
@@ -256,3 +243,24 @@ class Requests(Inbox):
         super().fail()
         for hand in list(self._alive.values()):
             self._gone(hand.lease)
+
+
+def _runs(told: Sequence[Answer]) -> list[Run]:
+    """Neighbours that ended alike go together, and so do parts of one call."""
+    runs: list[Run] = []
+    before, wanted, its_status, size = None, 0, 0, 0
+    messages: list[bytes] = []
+    for hand, index, status, message in told:
+        size += len(message)
+        if hand is before and index == wanted and status == its_status and size <= PARCEL_BYTES_MAX:
+            messages.append(message)
+        else:
+            before, wanted, its_status, size, messages = hand, index, status, len(message), [message]
+            runs.append((hand, index, status, messages))
+        if status != PART:
+            wanted += 1
+    return runs
+
+
+def _place(answer: Answer) -> tuple[int, int]:
+    return answer[0].lease.token, answer[1]
