@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from zmqkit.cli.demo_jobs import directory_jobs, do, line_jobs, totals
+from zmqkit.cli.demo_outcomes import Account, Ended, account, read_outcomes
 from zmqkit.cli.demo_report import LeaseEnds, Start, read_diaries, repeats
 
 LINE = "2026-01-01 INFO zmqkit.node lease ended queue=demo.jobs token=7 messages=3-5 cause=link-lost\n"
@@ -104,3 +105,67 @@ def test_the_demo_refuses_what_holds_no_jobs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "zmqkit.cli", "demo", "queue", "--dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("zmqkit: no jobs in") and done.stderr.count("\n") == 1
+
+
+# -- calls ----------------------------------------------------------------------------------------------------------------
+
+CALL_LINE = "2026-01-01 INFO zmqkit.node lease ended queue=service:demo.order token=7 messages=901-901 cause=link-lost\n"
+RESTART = "restarted epoch=2 leases=0: leases of earlier epochs above token=99 ended unwritten, if there were any\n"
+
+
+def one_call(*outcomes: str, tokens: tuple[int, ...] = (7,), effects: int = 1, log: str | None = CALL_LINE) -> Account:
+    """What is said of call 4, which ended so and was begun under these leases. `log` None: it has no key."""
+    ended = [Ended(4, outcome, 0.5) for outcome in outcomes]
+    starts = [Start(4, token, float(at)) for at, token in enumerate(tokens)]
+    return account([4], ended, starts, [4] * effects, None if log is None else LeaseEnds(log, "service:demo.order"))
+
+
+def test_a_second_execution_of_a_keyed_call_is_explained_by_the_end_of_its_lease_whatever_its_caller_numbers_it() -> None:
+    told = one_call("answered", tokens=(7, 9))
+    assert told.doubled == Counter({"link-lost": 1}) and not told.broken() and not told.lost
+    assert one_call("answered", tokens=(8, 9)).unexplained == [4]
+    assert one_call("answered", tokens=(7, 9), log=CALL_LINE.replace("order", "other")).unexplained == [4]
+
+
+def test_leases_of_calls_end_with_the_node_whatever_its_journal_knows() -> None:
+    before, after = (1 << 40) + 5, (2 << 40) + 1
+    assert one_call("answered", tokens=(before, after), log=RESTART).doubled == Counter({"node-killed": 1})
+    assert one_call("answered", tokens=(before, before + 1), log="").unexplained == [4]
+
+
+def test_each_promise_about_calls_can_be_seen_broken() -> None:
+    assert not one_call("answered").broken()
+    assert not one_call("maybe-executed", tokens=(), effects=0).broken()
+    assert not one_call("no-worker", tokens=(), effects=0).broken()
+    broken = {
+        "without an outcome": one_call(),
+        "with two outcomes": one_call("answered", "maybe-executed"),
+        "with an outcome that no kill explains": one_call("wrong"),
+        "and their effect is not there": one_call("answered", effects=0),
+        "reported as not executed": one_call("not-executed"),
+        "and nothing in the node's log explains it": one_call("answered", tokens=(7, 9), log=None),
+        "whose effect is there twice": one_call("answered", effects=2),
+    }
+    for text, told in broken.items():
+        assert [text in complaint for complaint in told.broken()] == [True], told.broken()
+    assert one_call().lost == one_call("answered", effects=0).lost == 1
+
+
+def test_outcomes_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "outcomes-0").write_text("4 answered 0.5\n5 no-worker 8.0\n")
+    assert read_outcomes([tmp_path / "outcomes-0"]) == [Ended(4, "answered", 0.5), Ended(5, "no-worker", 8.0)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_demo_of_calls_accounts_for_each_of_them_while_workers_and_node_are_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "zmqkit.cli", "demo", "calls", "--calls", "600", "--seconds", "5s"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=90)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    table = {cells[0]: cells[1:] for line in done.stdout.splitlines() if len(cells := re.split(r"\s{2,}", line.strip())) == 3}
+    assert table["made"] == ["300", "300"] and table["lost"] == table["effects doubled"] == ["0", "0"], said
+    assert table["doubled"][1] == "0", said
+    counted = [sum(int(table[row][kind]) for row in ("answered", "no worker", "not executed in time", "maybe executed")) for kind in (0, 1)]
+    assert counted == [300, 300], said
+    assert re.search(r"killed -9: 2 × node, \d+ × worker", done.stdout), said

@@ -222,8 +222,9 @@ class Bridge:
             gone: dict[tuple[int, bytes], None] = {}
             for send in self._sends():
                 place = send.door, send.peer
-                if place not in gone and self.deliver(*place, send.frames) is not None:
+                if place not in gone and (reason := self.deliver(*place, send.frames)) is not None:
                     gone[place] = None  # what follows would make no sense without it
+                    self._dropped[reason.replace(" ", "-")] += 1
             for door, peer in gone:
                 translator.gone(door, peer, now)
             if not (self._heard or gone):
@@ -232,7 +233,7 @@ class Bridge:
             self._part()
         for reason in self.dropped.keys() - self._reported:
             self._reported.add(reason)
-            log.warning("%s: dropped, and counted from now on: %s", self._name, reason)
+            log.info("%s: dropped, and counted from now on: %s", self._name, reason)
         self.machine.remind(translator.deadline)
 
     def _part(self) -> None:

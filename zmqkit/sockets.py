@@ -20,6 +20,7 @@ from zmqkit.wire import FRAME_BYTES_MAX
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
+FOREIGN_HWM_MESSAGES = 1000  # what libzmq gives everybody; answers of up to 1 MiB may wait here for a client that does not read
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 NEVER_UP = "connection refused"
@@ -78,6 +79,7 @@ def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:
     """For peers of another protocol, with its own heartbeats: old libraries take those of ZMTP for an error. Raises as `open_router`."""
     socket = context.socket(zmq.ROUTER)
     _set_limits(socket)
+    socket.sndhwm = socket.rcvhwm = FOREIGN_HWM_MESSAGES
     socket.linger = ROUTER_LINGER_MS
     socket, bound = _bound(socket, [endpoint])
     return socket, bound[0]

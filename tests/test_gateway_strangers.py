@@ -1,0 +1,318 @@
+"""Peers that babble, lie, flood and vanish at the gateways, on real sockets. The node lives, an honest pair of each protocol and a
+queue are served within seconds throughout, and what was dropped is counted."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from time import monotonic
+from typing import Any
+
+import pytest
+import zmq
+from gateway_world import GatewayNode, eventually, in_thread, serves, serving
+from textbook.lpclient import LazyPirateClient
+from textbook.mdclient import MajordomoClient
+from textbook.mdworker import DISCONNECT, HEARTBEAT, READY, REPLY, REQUEST, MajordomoWorker
+from textbook.peer import Raw
+from textbook.ppworker import PirateWorker
+
+from zmqkit import sockets
+from zmqkit.gateways import workers
+from zmqkit.parcel import PARCEL_BYTES_MAX
+
+SERVED_SECONDS = 5.0  # an honest peer's slowest round, on a machine that may be busy with more than this
+
+
+class Honest(threading.Thread):
+    """One request of each protocol and one message of a queue after the other, and how long the slowest round took."""
+
+    def __init__(self, node: GatewayNode) -> None:
+        super().__init__(daemon=True)
+        self.node, self.rounds, self.slowest, self.ended = node, 0, 0.0, False
+        self.error: BaseException | None = None
+        self.progress = threading.Condition()
+
+    def run(self) -> None:
+        queue = self.node.queue("honest")
+        try:
+            with MajordomoClient(self.node.mdp) as client, LazyPirateClient(self.node.front) as pirate:
+                while not self.ended:
+                    began = monotonic()
+                    assert client.send(b"honest", b"x") == [b"x"]
+                    assert pirate.ask() == self.rounds
+                    queue.put(self.rounds)
+                    with queue.get(timeout=5) as d:  # type: ignore[union-attr]
+                        assert d.body == self.rounds
+                    with self.progress:
+                        self.slowest = max(self.slowest, monotonic() - began)
+                        self.rounds += 1
+                        self.progress.notify_all()
+                        self.progress.wait(0.002)
+                assert client.tried == pirate.tried == self.rounds
+        except BaseException as error:
+            self.error = error
+
+    def serve(self, rounds: int = 20) -> None:
+        goal = self.rounds + rounds
+        with self.progress:
+            assert self.progress.wait_for(lambda: self.rounds >= goal or self.error, 30), "nobody is served any more"
+        if self.error is not None:
+            raise self.error
+
+
+class World:
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.node = stack.enter_context(GatewayNode())
+        stack.enter_context(MajordomoWorker(self.node.mdp, b"honest"))
+        stack.enter_context(PirateWorker(self.node.back))
+        self.honest = Honest(self.node)
+        self.honest.start()
+        self.honest.serve(5)
+        self._names = 0
+
+    def peer(self, door: str = "mdp") -> Raw:
+        """At "mdp", "front" or "back"."""
+        self._names += 1
+        return self.stack.enter_context(Raw(getattr(self.node, door), identity=b"stranger %d" % self._names))
+
+    def worker(self, service: bytes) -> Raw:
+        peer = self.peer()
+        peer.send(*said(READY, service))
+        eventually(lambda: serves(self.node, service.decode()))
+        return peer
+
+    def counts(self, reason: str, number: int) -> None:
+        eventually(lambda: self.node.dropped.get(reason, 0) >= number)
+        assert self.node.dropped[reason] == number
+
+    def settled(self) -> None:
+        self.honest.serve()
+        assert self.honest.slowest < SERVED_SECONDS
+        assert self.node.failure is None
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with ExitStack() as stack:
+        world = World(stack)
+        yield world
+        world.settled()
+        world.honest.ended = True
+        world.honest.join(10)
+        assert world.honest.error is None
+
+
+def said(command: bytes, *frames: bytes) -> list[bytes]:
+    return [b"", b"MDPW01", command, *frames]
+
+
+def asked(service: bytes, *body: bytes) -> list[bytes]:
+    return [b"", b"MDPC01", service, *body]
+
+
+# -- babble -----------------------------------------------------------------------------------------------------------------
+
+BABBLE: list[tuple[str, str, list[bytes]]] = [
+    ("mdp", "not-mdp", [b""]),
+    ("mdp", "not-mdp", [b"", b""]),
+    ("mdp", "not-mdp", [b"GET / HTTP/1.1\r\n\r\n"]),
+    ("mdp", "not-mdp", [b"\0" * 900_000]),
+    ("mdp", "not-mdp", [b"", b"MDPC02", b"\1", b"echo", b"x"]),
+    ("mdp", "not-mdp", [b"", b"MDPW01"]),
+    ("mdp", "bad-request", asked(b"honest")),
+    ("mdp", "bad-request", [b"MDPC02", b"\1", b"honest"]),
+    ("mdp", "bad-request", [b"MDPC02", b"\2", b"honest", b"x"]),
+    ("mdp", "bad-service", asked(b"", b"x")),
+    ("mdp", "bad-service", asked(b"\xff\xfe", b"x")),
+    ("mdp", "bad-service", asked(b"x" * 300, b"x")),
+    ("mdp", "bad-service", said(READY, b"\xff")),
+    ("mdp", "bad-frames", said(READY)),
+    ("mdp", "bad-frames", said(READY, b"honest", b"more")),
+    ("mdp", "bad-frames", said(HEARTBEAT, b"more")),
+    ("mdp", "bad-frames", said(REPLY, b"client")),
+    ("mdp", "bad-frames", said(REPLY, b"client", b"full", b"x")),
+    ("mdp", "bad-frames", said(DISCONNECT, b"more")),
+    ("mdp", "unknown-command", said(REQUEST, b"client", b"", b"x")),
+    ("mdp", "unknown-command", said(b"\x09")),
+    ("mdp", "unknown-command", said(b"")),
+    ("mdp", "too-many-frames", [b""] * 1500),
+    ("front", "bad-request", [b"no delimiter"]),
+    ("front", "bad-request", [b"address", b""]),
+    ("front", "too-many-frames", [b"x"] * 1500),
+    ("back", "stranger", [b""]),
+    ("back", "stranger", [b"\x09"]),
+    ("back", "stranger", [b"", b"\1"]),
+    ("back", "stranger", [b"\1", b"\1"]),
+]
+
+
+@pytest.mark.parametrize(("door", "reason", "frames"), BABBLE, ids=range(len(BABBLE)))
+def test_what_is_no_message_is_dropped_and_counted(world: World, door: str, reason: str, frames: list[bytes]) -> None:
+    peer = world.peer(door)
+    for _ in range(10):
+        peer.send(*frames)
+    world.counts(f"{'mdp' if door == 'mdp' else 'ppp'}:{reason}", 10)
+
+
+def test_a_second_ready_ends_the_conversation_and_is_no_second_worker(world: World) -> None:
+    peer = world.worker(b"twice")
+    peer.send(*said(READY, b"twice"))
+    assert peer.receive() == said(DISCONNECT)
+    eventually(lambda: not serves(world.node, "twice"))
+    world.counts("mdp:unexpected", 1)
+
+
+def test_answers_that_nobody_asked_for_reach_nobody(world: World) -> None:
+    peer = world.worker(b"liar")
+    for _ in range(100):
+        peer.send(*said(REPLY, b"stranger 1", b"", b"surprise"))
+    world.counts("mdp:stray-reply", 100)
+    future = world.node.call_soon("liar", b"x")
+    client = peer.receive()[3]
+    peer.send(*said(REPLY, client + b"!", b"", b"wrong"))
+    peer.send(*said(REPLY, client, b"", b"right"))
+    assert future.result(5) == b"right"
+
+
+# -- size -------------------------------------------------------------------------------------------------------------------
+
+
+def test_bodies_up_to_the_limit_travel_and_larger_ones_are_dropped(world: World) -> None:
+    peer = world.peer()
+    whole = b"x" * (PARCEL_BYTES_MAX - 5)  # its size is written in front of it
+    peer.send(*asked(b"honest", whole))
+    assert peer.receive(10)[3] == whole
+    peer.send(*asked(b"honest", whole + b"x"))
+    world.counts("mdp:no-answer", 1)
+    peer.send(*asked(b"honest", *[b"x" * 100_000] * 20))
+    world.counts("mdp:no-answer", 2)
+    peer.send(*asked(b"honest", *[b""] * 900))
+    assert peer.receive(10)[3:] == [b""] * 900
+
+
+def test_an_answer_over_the_limit_is_dropped_and_its_worker_asked_again(world: World) -> None:
+    peer, future = world.worker(b"large"), world.node.call_soon("large", b"")
+    peer.send(*said(REPLY, peer.receive()[3], b"", *[b"x" * 600_000] * 2))
+    with pytest.raises(Exception, match="answer of 1,200,0"):
+        future.result(5)
+    future = world.node.call_soon("large", b"")
+    peer.send(*said(REPLY, peer.receive()[3], b"", b"small"))
+    assert future.result(5) == b"small"
+
+
+def test_a_flood_of_large_requests_for_nobody_is_bounded_and_goes_with_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqkit.gateways.clients.REQUESTS_BYTES_MAX", 20_000_000)
+    peer = world.peer()
+    for _ in range(100):
+        peer.send(*asked(b"nobody", b"x" * 900_000))
+    eventually(lambda: world.node.dropped.get("mdp:too-many-requests", 0) >= 70)
+
+
+# -- connections ------------------------------------------------------------------------------------------------------------
+
+
+def zmtp(endpoint: str) -> socket.socket:
+    """A connection behind its handshake, on which any bytes may follow."""
+    host, port = endpoint.removeprefix("tcp://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    ready = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 0)
+    connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + bytes([4, len(ready)]) + ready)
+    return connection
+
+
+def frame(data: bytes, more: bool = False) -> bytes:
+    return bytes([2 + more]) + struct.pack(">Q", len(data)) + data
+
+
+@pytest.mark.parametrize("door", ["mdp", "front", "back"])
+def test_half_a_message_and_bytes_that_are_none_end_with_their_connection(world: World, door: str) -> None:
+    whole = [frame(b"", True), frame(b"MDPC01", True), frame(b"nobody", True), frame(b"x")]
+    for end in range(len(b"".join(whole))):
+        with zmtp(getattr(world.node, door)) as connection:
+            connection.sendall(b"".join(whole)[:end])
+    with zmtp(getattr(world.node, door)) as connection:
+        connection.sendall(frame(b"x" * (sockets.FRAME_BYTES_MAX + 1))[:100_000])
+        with suppress(ConnectionResetError):
+            while connection.recv(4096):
+                pass
+    world.honest.serve(50)
+    assert {reason for reason in world.node.dropped if "request" in reason} == set()
+
+
+# -- floods -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of a worker", "of a stranger"])
+@pytest.mark.parametrize("door", ["mdp", "back"])
+def test_a_flood_of_heartbeats_holds_nobody_up(world: World, door: str, known: bool) -> None:
+    peer, beat = world.peer(door), said(HEARTBEAT) if door == "mdp" else [b"\2"]
+    if known:
+        peer.send(*(said(READY, b"flood") if door == "mdp" else [b"\1"]))
+    if door == "back":
+        peer.close()  # a heartbeat makes a worker of whoever sends it, and this one would not answer
+        peer = world.peer("front")
+        beat = [b"\2"]
+
+    def flood() -> None:
+        for _ in range(50_000):
+            peer.send(*beat)
+
+    flooding = in_thread(flood)
+    world.honest.serve(100)
+    flooding.join(30)
+    assert not flooding.is_alive()
+
+
+def test_a_crowd_of_workers_with_a_service_each_gets_what_one_ready_can_name_and_leaves_nothing_behind(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "WORKERS_MAX", 100)
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(Raw(world.node.mdp)) for _ in range(110)]
+        for number, peer in enumerate(crowd):
+            peer.send(*said(READY, b"service %d %s" % (number, b"x" * 200)))
+        eventually(lambda: world.node.dropped.get("mdp:too-many-workers") == 11)  # the honest one is the first
+        assert world.node.dropped["mdp:too-many-services"] >= 60
+        world.honest.serve(50)
+        for peer in crowd:
+            peer.send(*said(DISCONNECT))
+        eventually(lambda: world.node.dropped.get("mdp:unexpected", 0) == 0 and len(services(world)) == 1)
+    peer = world.worker(b"afterwards" + b"x" * 200)
+    future = world.node.call_soon("afterwards" + "x" * 200, b"x")
+    peer.send(*said(REPLY, peer.receive()[3], b"", b"there is room again"))
+    assert future.result(5) == b"there is room again"
+
+
+def services(world: World) -> list[str]:
+    """What the gateway of Majordomo offers or is about to take back."""
+    return list(world.node._gateways._bridges["mdp"].machine.consumers)
+
+
+def test_a_client_that_asks_for_a_thousand_names_keeps_others_from_none(world: World) -> None:
+    peers = [world.peer() for _ in range(20)]
+    for number in range(2000):
+        peers[number % 20].send(*asked(b"nobody %d" % number, b"x"))
+    with serving(world.node, late=lambda body: body), MajordomoClient(world.node.mdp) as client:
+        assert client.send(b"late", b"x") == [b"x"]
+
+
+@pytest.mark.parametrize("door", ["mdp"])
+def test_a_client_that_never_reads_is_given_up_and_its_requests_with_it(world: World, door: str) -> None:
+    answer = b"x" * 4000
+    context: zmq.Context[Any] = zmq.Context()
+    deaf = context.socket(zmq.DEALER)
+    deaf.rcvhwm, deaf.rcvbuf, deaf.linger = 1, 4096, 0
+    deaf.connect(getattr(world.node, door))
+    reason = f"{'mdp' if door == 'mdp' else 'ppp'}:the-peer-does-not-read"
+    try:
+        with serving(world.node, deaf=lambda body: answer):
+            while reason not in world.node.dropped:
+                deaf.send_multipart(asked(b"deaf", b"x") if door == "mdp" else [b"", b"x" * 4000])
+    finally:
+        context.destroy(linger=0)
+    world.honest.serve(50)
