@@ -139,7 +139,8 @@ RULES = [
     Rule(
         "R-Q2", "A lease that its holder has seen and does not list goes back at once, uncounted.",
         LEASES + "test_a_seen_lease_that_is_not_listed_goes_back_at_once_without_an_attempt",
-        LEASING, "                self.end(lease, lease.open, UNLISTED if lease.token <= command.seen else UNRECEIVED)", "                pass",
+        LEASING, "                self.end(lease, lease.open, UNLISTED if lease.token <= command.seen else UNRECEIVED)",
+        "                pass",
     ),
     Rule(
         "R-Q2 seen", "A lease that is on its way is not taken back.",
@@ -172,8 +173,8 @@ RULES = [
     Rule(
         "R-Q4 gate", "A consumer starts nothing that the node may have given away.",
         STORY + "test_rq4_on_a_half_open_link_a_worker_starts_nothing_after_grace",
-        "machines/holdings.py", "            self.starts_until = min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds, self.ends_at)",
-        "            self.starts_until = min(self.renewed + MARGIN * self.seconds, self.ends_at)",
+        "machines/holdings.py", "min(proven + MARGIN * self.grace, self.renewed + MARGIN * self.seconds, self.ends_at)",
+        "min(self.renewed + MARGIN * self.seconds, self.ends_at)",
     ),
     Rule(
         "R-Q5", "After a restart a lease waits for its holder.",
@@ -183,7 +184,8 @@ RULES = [
     Rule(
         "R-Q5 exact", "Only the client of a lease adopts or settles it.",
         LEASES + "test_an_orphan_is_adopted_by_its_own_client_only",
-        "machines/settling.py", "        if lease.queue < 0 or lease.client != client.id or count < 1", "        if lease.queue < 0 or count < 1",
+        "machines/settling.py", "        if lease.queue < 0 or lease.client != client.id or count < 1",
+        "        if lease.queue < 0 or count < 1",
     ),
     Rule(
         "R-Q6", "Time in which the node did not listen expires nobody.",
