@@ -386,7 +386,8 @@ class Reactor:
 # What an application had checked when it said it, and nobody changes any more. All else (reasons, questions, answers) is read as if it had
 # come by a socket: half a letter becomes a whole one, and no list is shared.
 _PASSED_ON = (
-    wire.Put, wire.Confirm, wire.Lease, wire.Done, wire.Answer, wire.Ready, wire.Echo, wire.Call, wire.Reply, wire.Part, wire.More, wire.Cancel,
+    wire.Put, wire.Confirm, wire.Lease, wire.Done, wire.Answer, wire.Ready, wire.Echo,
+    wire.Call, wire.Reply, wire.Part, wire.More, wire.Cancel,
 )  # fmt: skip
 
 
