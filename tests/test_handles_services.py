@@ -307,11 +307,12 @@ def test_a_call_past_its_deadline_is_not_begun(mq: zmqkit.Client, worker: zmqkit
 def test_the_current_call_is_known_to_its_handler(mq: zmqkit.Client, worker: zmqkit.Client) -> None:
     def look(body: Any) -> Any:
         call = zmqkit.current()
-        return [call.service, call.headers, call.key, call.attempt, call.cancelled, call.user, call.remaining, call.deadline - time.time()]
+        times = [call.remaining, call.deadline - time.time()]
+        return [call.service, call.headers, call.key, call.attempt, call.cancelled, call.user, call.token > 0, *times]
 
     with serving(worker, look) as name:
         *told, remaining, left = mq.call(name, 1, timeout=30.0, headers={"trace": "t1"}, idempotency_key=new_name())
-        assert told[:2] == [name, {"trace": "t1"}] and told[3:] == [1, False, None]
+        assert told[:2] == [name, {"trace": "t1"}] and told[3:] == [1, False, None, True]
         assert 25.0 < remaining <= 30.0 and 20.0 < left < 35.0
         assert mq.call(name, 1, timeout=None)[-2] == float("inf")
 
