@@ -65,10 +65,6 @@ class Current:
     def token(self) -> int:
         return self.hand.lease.token
 
-    @property
-    def token(self) -> int:
-        return self.hand.lease.token
-
     def __repr__(self) -> str:
         return f"<Current call of {self.service!r}>"
 
