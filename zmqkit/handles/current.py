@@ -23,7 +23,6 @@ class Current:
     headers    what the caller sent beside the body
     key        the caller's idempotency key, to store with the effect; "" if there is none
     attempt    1 at first; more if a keyed call has cost other workers their lives
-    token      of the lease: only rises, so storage that remembers the highest can refuse a late writer
     token      of the lease, as the node's log names it where one ended; it only rises (to fence with)
     """
 
