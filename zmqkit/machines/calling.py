@@ -97,7 +97,7 @@ class Calling:
                 heapify(self._due)
 
     def cancel(self, ticket: Any, index: int) -> None:
-        """Nobody waits for this call any more; no event follows."""
+        """Nobody waits for this call any more. No event follows, unless it has ended in this very turn."""
         flight = self._by_ticket.get(ticket)
         if flight is not None and flight.open >> index & 1:
             if flight.epoch:

@@ -7,6 +7,8 @@
     told STALE  -> certainly not settled by that token
     started     -> only while the node has not given the message away; a second start has a cause that the node logged
     released    -> durably settled or moved
+
+Calls have an oracle of their own, `call_checks`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from zmqkit import records, wire
 from zmqkit.journal.log import Item
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.output import Ended, Output
+from zmqkit.simulator.call_checks import CallOracle
 from zmqkit.simulator.clock import Scheduler
 from zmqkit.simulator.disk import Judge
 from zmqkit.simulator.invariants import check_node, require
@@ -45,6 +48,7 @@ class Oracle(Judge):
         self.lost_leases: set[int] = set()  # tokens whose LEASE record a crash took
         self.epoch = 0
         self.counts: Counter[str] = Counter()
+        self.calls = CallOracle(scheduler, self.logged, self.counts)
 
     # -- the log --------------------------------------------------------------------------------------------------------
 
@@ -100,7 +104,7 @@ class Oracle(Judge):
         lost = {record.token for record, _ in self.history[kept:] if isinstance(record, records.Lease)}
         self.lost_leases |= lost
         del self.history[kept:]
-        self.epoch = epoch
+        self.epoch = self.calls.epoch = epoch
         if lost or self.model.position > kept:
             self.model = Model()
             for position, (record, durable) in enumerate(self.history, 1):
@@ -123,11 +127,20 @@ class Oracle(Judge):
         match command:
             case wire.Confirm():
                 self._confirm(client, command, durable)
-            case wire.Lease():
+            case wire.Lease(terms=None):
                 self._lease(client, command)
+            case wire.Lease():
+                self.calls.leased(client, command)
+            case wire.Reply():
+                self.calls.said(client, command)
+            case wire.Refused(command=wire.Kind.CALL):
+                self.calls.refused(client, command)
             case wire.Answer():
                 for token, offset, count, verdict in command.ranges:
-                    self._answer(token, offset, count, wire.Verdict(verdict), durable)
+                    if self.calls.knows(token):
+                        self.calls.judged(token, offset, count, wire.Verdict(verdict))
+                    else:
+                        self._answer(token, offset, count, wire.Verdict(verdict), durable)
 
     def _confirm(self, client: bytes, command: wire.Confirm, durable: int) -> None:
         for index in range(command.count):

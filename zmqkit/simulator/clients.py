@@ -40,6 +40,7 @@ class ClientProcess:
         self.machine = ClientMachine(self.client, self.random.random)
         self.applications: list[Application] = []
         self.alive, self.paused = True, False
+        self.awake_since = scheduler.now
         self.link: Link | None = None
         self._inbox: list[list[bytes] | str] = []  # of the present link: frames, or why it ended
         self._over = over
@@ -60,6 +61,7 @@ class ClientProcess:
 
     def _end(self) -> None:
         self.alive = False
+        self.oracle.calls.abandoned(self.client)
         if self.link is not None:
             self.net.client_died(self.link)
         self._over()
@@ -80,7 +82,7 @@ class ClientProcess:
     def resume(self) -> None:
         if self.paused:
             self.scheduler.note(f"{self.name} goes on")
-            self.paused = False
+            self.paused, self.awake_since = False, self.scheduler.now
             self.turn_by(self.scheduler.now)
 
     def stop(self, hasty: bool) -> None:
@@ -159,6 +161,7 @@ class ClientProcess:
         if isinstance(event, ev.Left):
             self.scheduler.note(f"{self.name} has left")
             self.alive = False
+            self.oracle.calls.abandoned(self.client)
             self._over()
             return
         for application in self.applications:

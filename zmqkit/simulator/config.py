@@ -59,6 +59,15 @@ class Config:
     max_attempts: int = 8
     max_messages: int = 0  # 0: no limit
     on_full: str = "reject"
+    callers: int = 0
+    serving: bool = False  # workers answer calls beside their queues
+    services: int = 1
+    call_every: float = 0.05  # seconds, on average
+    call_batch: int = 3  # calls at most, in a batch
+    calls_max: int = 100  # of one caller
+    keyed: float = 0.0  # share of calls with an idempotency key
+    streams: float = 0.0  # share of calls that want parts
+    cancelled: float = 0.0  # share of calls that are cancelled
     drain_max: int = 256
     drift: float = 0.0
     net: NetConfig = field(default_factory=NetConfig)
@@ -82,7 +91,7 @@ class Config:
             drain_max=pick((2, 16, 256)), drift=pick((0.0, 0.01)),
             net=NetConfig(pick(((30, 300), (30, 2_000), (500, 60_000)))),
             disk=DiskConfig(pick(((50, 400), (100, 3_000), (3_000, 60_000))), pick(((10, 100), (10, 5_000))), pick((15, 60, 250))),
-            faults=_draw_faults(random),
+            faults=_draw_faults(random), **_draw_calls(scheduler.random("config of calls")),
         )  # fmt: skip
 
     def changed(self, **changes: Any) -> Config:
@@ -90,6 +99,18 @@ class Config:
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value!r}" for name, value in asdict(self).items())
+
+
+def _draw_calls(random: Random) -> dict[str, Any]:
+    """Drawn by themselves: worlds without calls are what they were before there were any."""
+    pick = random.choice
+    if random.random() < 0.4:
+        return {}
+    return {
+        "callers": pick((1, 2, 3)), "serving": random.random() < 0.95, "services": pick((1, 1, 2)), "call_every": pick((0.01, 0.05, 0.3)),
+        "call_batch": pick((1, 3, 20)), "calls_max": pick((20, 60, 150)), "keyed": pick((0.0, 0.3, 1.0)),
+        "streams": pick((0.0, 0.0, 0.3)), "cancelled": pick((0.0, 0.1, 0.3)),
+    }  # fmt: skip
 
 
 def _draw_faults(random: Random) -> tuple[str, ...]:

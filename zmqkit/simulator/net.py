@@ -67,6 +67,7 @@ class Net:
         self.random = scheduler.random("net")
         self.listener: Listener | None = None
         self.links: dict[bytes, Link] = {}
+        self.known: dict[bytes, Link] = {}  # all that ever stood
         self.unreachable: dict[str, int] = {}  # by client's name: until then nothing of it gets through
         self._made = 0
 
@@ -93,7 +94,7 @@ class Net:
             self.scheduler.after(10_000, lambda: self._establish(link))
             return
         link.open = True
-        self.links[link.peer] = link
+        self.links[link.peer] = self.known[link.peer] = link
         for frames in link.waiting:
             self._travel(link, link.up, frames)
         link.waiting.clear()

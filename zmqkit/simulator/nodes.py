@@ -123,6 +123,7 @@ class NodeProcess:
         now = self.clock.now()
         batch, self._inbox = self._inbox[: self._drain_max], self._inbox[self._drain_max :]
         for peer, frames in batch:
+            self._look_at_calls(peer, frames)
             self.machine.receive(peer, frames, now)
         try:
             self.host.turn(now, drained=not self._inbox)
@@ -138,6 +139,13 @@ class NodeProcess:
         self._turn_by(self.clock.moment(self.machine.deadline))
         if self._inbox:
             self._turn_by(self.scheduler.now + 20)
+
+    def _look_at_calls(self, peer: bytes, frames: list[bytes]) -> None:
+        link = self.net.known.get(peer)
+        if frames[0][2] == wire.Kind.CALL and link is not None:
+            command = framing.decode(frames)
+            assert isinstance(command, wire.Call)
+            self.oracle.calls.arrived(link.dialer.client, command)
 
     def _fail_stop(self) -> None:
         """A sync failed: nothing is confirmed after it; the process ends, and what was not durable may be lost."""
@@ -165,10 +173,10 @@ def brief(command: wire.Command) -> str:
         case wire.Put() | wire.Confirm() | wire.Refused():
             return f"{name} {command.queue} {command.first}+{command.count}"
         case wire.Lease():
-            return f"{name} {command.queue} {short(command.token)} {command.qseq}+{command.count} attempt {command.attempt}"
+            return f"{name} {_name(command.queue)} {short(command.token)} {command.qseq}+{command.count} attempt {command.attempt}"
         case wire.Ready():
             held = " ".join(f"{short(entry.token)}({entry.open})" for entry in command.held)
-            windows = " ".join(f"{window.queue}:{window.messages}" for window in command.windows)
+            windows = " ".join(f"{_name(window.queue)}:{window.messages}" for window in command.windows)
             return f"{name} {command.beat} seen {short(command.seen)} [{windows}] {held}"
         case wire.Echo():
             return f"{name} {command.beat} {' '.join(map(short, command.revoked))}"
@@ -178,12 +186,31 @@ def brief(command: wire.Command) -> str:
             return f"{name} {' '.join(f'{short(t)}:{o}+{c}={wire.Verdict(v).name}' for t, o, c, v in command.ranges)}"
         case wire.Back():
             return f"{name} {short(command.token)}:{command.offset}+{command.count} {wire.BackKind(command.kind).name}"
+        case wire.Call():
+            return f"{name} {command.service} {command.first}+{command.count} for {command.seconds:.3f} s {command.key}".rstrip()
+        case wire.Reply():
+            return f"{name} {command.serial} {' '.join(f'{_where(n, o)}+{c}={wire.Status(s).name}' for n, o, c, s in command.ranges)}"
+        case wire.Cancel():
+            return f"{name} {_where(command.number, command.offset)}+{command.count}"
+        case wire.Part():
+            return f"{name} {_where(command.number, command.offset)} {command.first}+{command.count}"
+        case wire.More():
+            return f"{name} {_where(command.number, command.offset)} {command.parts} got {command.got}"
         case wire.Hello():
             return f"{name} link {command.link}"
         case wire.Ask():
             return f"{name} {command.number} {command.verb}"
         case _:
             return name
+
+
+def _name(queue: str) -> str:
+    return queue.replace(wire.SERVICE_MARK, "service ")
+
+
+def _where(number: int, offset: int) -> str:
+    """A call, as its caller or its worker names it."""
+    return f"{short(number)}:{offset}" if number >> 40 else f"{number}"
 
 
 def short(token: int) -> str:

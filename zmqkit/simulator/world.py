@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from zmqkit.simulator.applications import Asker, Producer, Worker
+from zmqkit.simulator.calls import Caller, Server
 from zmqkit.simulator.checks import Oracle
 from zmqkit.simulator.clients import ClientProcess
 from zmqkit.simulator.clock import SECOND, Scheduler
@@ -15,7 +16,7 @@ from zmqkit.simulator.config import FAULTS, Config
 from zmqkit.simulator.disk import Disk
 from zmqkit.simulator.invariants import Violation, require
 from zmqkit.simulator.net import Net
-from zmqkit.simulator.nodes import NodeProcess
+from zmqkit.simulator.nodes import NodeProcess, short
 
 HEAL_SECONDS = 240
 
@@ -31,6 +32,7 @@ class World:
         self.scheduler = Scheduler(seed, trace)
         self.config = config or Config.draw(self.scheduler)
         self.oracle = Oracle(self.scheduler)
+        self.oracle.calls.drift = self.config.drift > 0
         self.net = Net(self.scheduler, self.config.net)
         self.disk = Disk(self.scheduler, self.config.disk, self.oracle)
         self.node = NodeProcess(self.scheduler, self.net, self.disk, self.oracle, self.config.drain_max)
@@ -70,11 +72,16 @@ class World:
 
     def _roles(self) -> list[str]:
         producers = [f"producer {i}" for i in range(self.config.producers)]
-        return ["admin", *producers, *(f"worker {i}" for i in range(self.config.workers))]
+        callers = [f"caller {i}" for i in range(self.config.callers)]
+        return ["admin", *producers, *(f"worker {i}" for i in range(self.config.workers)), *callers]
 
     @property
     def queues(self) -> list[str]:
         return [f"q{index}" for index in range(self.config.queues)]
+
+    @property
+    def services(self) -> list[str]:
+        return [f"s{index}" for index in range(self.config.services)]
 
     def _spawn(self, role: str) -> None:
         self._born += 1
@@ -88,6 +95,10 @@ class World:
             process.applications.append(Asker(process))
         if kind == "worker":
             process.applications += [Worker(process, queue, self.config) for queue in self.queues]
+        if kind == "worker" and self.config.serving:
+            process.applications += [Server(process, service, self.config) for service in self.services]
+        if kind == "caller":
+            process.applications.append(Caller(process, self.services, self.config))
         if kind == "producer" or (kind == "worker" and self.config.both):
             queue = self.queues[-1] if kind == "worker" else random.choice(self.queues)
             producer = Producer(process, queue, self.config)
@@ -194,14 +205,23 @@ class World:
 
     def _calm(self, client: ClientProcess) -> None:
         for application in client.applications:
-            if isinstance(application, Producer | Worker):
+            if isinstance(application, Producer | Worker | Caller | Server):
                 application.quiet()
 
     def _waiting_producers(self) -> list[Producer]:
         return [producer for producer in self.producers if producer.process.alive and producer.unanswered]
 
     def _finished(self) -> bool:
-        return not self._waiting_producers() and not self.oracle.unfinished()
+        return not (self._waiting_producers() or self.oracle.unfinished() or self.oracle.calls.unfinished() or self._kept_calls())
+
+    def _kept_calls(self) -> list[str]:
+        """Whose calls, or answers, the node keeps, of those who are there; and which of its services have calls that wait or run."""
+        machine = self.node.machine
+        if machine is None:
+            return ["the node is down"]
+        alive = {process.client: process.name for process in self.clients.values() if process.alive}
+        running = [f"lease {short(lease.token)}" for lease in machine.core.leases.values() if lease.queue < 0 and lease.open]
+        return [alive[client] for client in machine.calls.callers if client in alive] + running
 
     def _complain(self) -> None:
         unfinished = self.oracle.unfinished()
@@ -209,6 +229,10 @@ class World:
         require(not unfinished, f"{len(unfinished)} confirmed messages come to no end after all has healed: {where} {unfinished[:3]}")
         waiting = [f"{producer.process.name} {producer.unanswered}" for producer in self._waiting_producers()]
         require(not waiting, f"puts without an answer after all has healed: {waiting}")
+        calls = self.oracle.calls.unfinished()
+        require(not calls, f"{len(calls)} calls have no outcome after all has healed: {[key.number for key in calls[:5]]}")
+        kept = self._kept_calls()
+        require(not kept, f"the node still keeps calls after all has healed: {kept}")
 
 
 class Outcome(NamedTuple):
