@@ -24,6 +24,7 @@ from zmqkit import sockets
 from zmqkit.gateways import workers
 from zmqkit.parcel import PARCEL_BYTES_MAX
 
+pytestmark = pytest.mark.slow
 SERVED_SECONDS = 5.0  # an honest peer's slowest round, on a machine that may be busy with more than this
 
 
