@@ -178,12 +178,20 @@ def test_what_a_node_refuses_goes_to_the_next(sites: list[Site], mq: zmqkit.Clie
     assert not getattr(raised.value, "maybe_executed", False)
 
 
-def test_a_node_that_is_closed_hands_over_what_waited_there(sites: list[Site], mq: zmqkit.Client) -> None:
-    waiting = mq.call_soon("later", timeout=30.0)  # asked for in turn, at both
-    let_in_flight(mq)
-    sites[0].node.close()
-    sites[1].serve("later")
-    assert waiting.result(SOON) == "b"
+def test_a_node_that_is_closed_hands_over_what_waited_there(sites: list[Site], gate: Gate) -> None:  # noqa: F811
+    sites[0].serve("who", gate)
+    sites[1].serve("who")
+    with zmqkit.connect(*[site.node.endpoint for site in sites]) as mq:
+        all_up(mq)
+        futures = [mq.call_soon("who", n, timeout=30.0) for n in range(20)]
+        eventually(lambda: len(gate.bodies) == 4)
+        sites[0].node.close()
+        for n, future in enumerate(futures):
+            if n in gate.bodies:
+                assert isinstance(future.exception(SOON), zmqkit.Timeout)
+            else:
+                assert future.result(SOON) == "b"
+    assert sorted(gate.bodies + sites[1].bodies) == list(range(20))
 
 
 def test_what_has_not_left_goes_to_the_node_that_comes_up(sites: list[Site]) -> None:

@@ -20,6 +20,6 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     answer no greeting, so `connect` waits for nothing.
     """
     wanted = chosen(endpoints)
-    if len(wanted) == 1 and is_foreign(wanted[0]):
+    if len(wanted) == 1 and is_foreign(str(wanted[0])):
         return Foreign(wanted[0])
     return Client(wanted, patience(timeout), lazy, spread)
