@@ -178,20 +178,20 @@ def test_what_a_node_refuses_goes_to_the_next(sites: list[Site], mq: zmqkit.Clie
     assert not getattr(raised.value, "maybe_executed", False)
 
 
-def test_a_node_that_is_closed_hands_over_what_waited_there(sites: list[Site], gate: Gate) -> None:  # noqa: F811
+def test_what_a_closing_node_gives_back_is_executed_elsewhere_and_nothing_twice(sites: list[Site], gate: Gate) -> None:  # noqa: F811
     sites[0].serve("who", gate)
     sites[1].serve("who")
     with zmqkit.connect(*[site.node.endpoint for site in sites]) as mq:
         all_up(mq)
-        futures = [mq.call_soon("who", n, timeout=30.0) for n in range(20)]
+        futures = [mq.call_soon("who", n, timeout=3.0) for n in range(20)]
         eventually(lambda: len(gate.bodies) == 4)
         sites[0].node.close()
-        for n, future in enumerate(futures):
-            if n in gate.bodies:
-                assert isinstance(future.exception(SOON), zmqkit.Timeout)
-            else:
-                assert future.result(SOON) == "b"
-    assert sorted(gate.bodies + sites[1].bodies) == list(range(20))
+        outcomes = [future.exception(SOON) or future.result() for future in futures]
+    # Its last words may not be heard: then what waited there is in doubt, too.
+    doubtful = [outcome for outcome in outcomes if outcome != "b"]
+    assert all(isinstance(outcome, zmqkit.Timeout) and outcome.maybe_executed for outcome in doubtful)
+    assert "b" in outcomes and len(doubtful) >= 4
+    assert not set(gate.bodies) & set(sites[1].bodies) and len(set(sites[1].bodies)) == len(sites[1].bodies)
 
 
 def test_what_has_not_left_goes_to_the_node_that_comes_up(sites: list[Site]) -> None:
