@@ -55,6 +55,7 @@ class CallState:
 class Subject:
     """What may be executed: one call, or all calls of a key."""
 
+    keyed: bool
     starts: list[Start] = field(default_factory=list)
     until: int = 0  # the latest deadline that the node knows
     answered_in: int = 0  # epoch in which the node told an answer
@@ -79,7 +80,7 @@ class CallOracle:
 
     def made(self, key: CallKey, title: bytes, keyed: bool, deadline: int) -> None:
         self.calls[key] = CallState(title, keyed, deadline)
-        self._subjects.setdefault(title, Subject())
+        self._subjects.setdefault(title, Subject(keyed))
         self.counts["calls"] += 1
 
     def cancelled(self, key: CallKey) -> None:
@@ -188,9 +189,8 @@ class CallOracle:
         require(title not in self._denied, f"call {number} is started, and was said to be over without a start")
         late = now - subject.until - (DRIFT_US if self.drift else 0)
         require(late <= 0, f"call {number} is started {late / SECOND:.6f} s after its deadline")
-        keyed = title.startswith(b"key")
         for before in subject.starts:
-            require(keyed, f"call {number} is started under {token}, and was under {before.token}, without a key")
+            require(subject.keyed, f"call {number} is started under {token}, and was under {before.token}, without a key")
             place = before.token, before.number
             explained = place in self._logged or place in self._handed_back or before.token >> 40 != token >> 40
             require(explained, f"key {title!r} is executed again under {token}, and nothing says how {before.token} ended")

@@ -127,8 +127,7 @@ class ClientProcess:
                 machine.lost(now, what)
             else:
                 machine.receive(what, now)
-        if machine.deadline <= now:
-            machine.tick(now)
+        machine.tick(now)
         self._flush(now)
         if self.alive:
             wanted = min([machine.deadline, *(application.deadline for application in self.applications)], default=inf)
