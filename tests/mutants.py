@@ -21,6 +21,9 @@ class Rule(NamedTuple):
 LINKS, PUTS = "test_machine_links.py::", "test_machine_publishing.py::"
 LEASES, SETTLING, MEMORY = "test_machine_leasing.py::", "test_machine_settling.py::", "test_machine_memory.py::"
 STORY = "test_sim_stories.py::"
+CALLS, KEYS, LIMITS = "test_machine_calls.py::", "test_machine_calls_keys.py::", "test_machine_calls_limits.py::"
+CALLER, REQUESTS, CALL_STORY = "test_client_calls.py::", "test_client_requests.py::", "test_sim_call_stories.py::"
+AT_CALLS = "machines/calls.py"
 NODE, PUBLISHING, LEASING = "machines/node.py", "machines/publishing.py", "machines/leasing.py"
 
 RULES = [
@@ -282,5 +285,81 @@ RULES = [
         MEMORY + "test_a_message_settled_before_its_copy_does_not_come_back",
         "machines/queue.py", "            self.waiting.append((position, self, position))  # settled meanwhile: nobody needs the copy",
         "            self.promise(record.count, 1)\n            self.land(Row(record.qseq, record.count, position, 1, 0.0))",
+    ),
+    Rule(
+        "R-C1", "A number that comes again is not dispatched again.",
+        CALLS + "test_a_number_that_comes_again_is_not_dispatched_again",
+        AT_CALLS, "        if known is not None:\n", "        if False:\n",
+    ),
+    Rule(
+        "R-C1 cancelled", "A job is kept until all that was told of it has come, also if the rest of it is cancelled.",
+        CALLS + "test_a_number_whose_answer_the_caller_lacks_is_not_dispatched_again_when_another_of_its_batch_is_cancelled",
+        "machines/callers.py", "        job.serial = max(job.serial, self.serial + 1)", "        pass",
+    ),
+    Rule(
+        "R-C2", "After a restart a call without a key, sent before, is refused as perhaps executed.",
+        CALLS + "test_after_a_restart_a_call_without_a_key_that_was_sent_before_is_refused_as_perhaps_executed",
+        AT_CALLS, "        if command.epoch not in (0, core.identity.epoch) and not command.key:", "        if False:",
+    ),
+    Rule(
+        "R-C2 caller", "A caller gives up what it sent to another epoch without a key.",
+        CALLER + "test_after_a_restart_what_was_sent_without_a_key_may_have_been_executed_and_with_one_is_made_again",
+        "machines/calling.py", "            elif flight.epoch and (restarted or away):", "            elif flight.epoch and away:",
+    ),
+    Rule(
+        "R-C2 doubt", "A key that an earlier epoch knew is never said to be unexecuted.",
+        CALLER + "test_a_key_that_an_earlier_epoch_knew_is_never_said_to_be_unexecuted",
+        "machines/calling.py", "        if flight.doubt and outcome is not Outcome.MAYBE_EXECUTED:", "        if False:",
+    ),
+    Rule(
+        "R-C3", "A call whose lease was lost goes to nobody else without a key.",
+        CALL_STORY + "test_rc3_a_worker_that_dies_during_a_call_ends_it_as_perhaps_executed_within_grace",
+        "machines/answering.py", "        if calls and (unstarted or (job.key and job.tried < job.attempts)):", "        if calls:",
+    ),
+    Rule(
+        "R-C3 unstarted", "What came back unstarted goes to another worker.",
+        CALLS + "test_what_came_back_unstarted_goes_to_another_worker_as_the_first_attempt",
+        "machines/answering.py", "        unstarted = cause in (UNSTARTED, UNSENT, UNRECEIVED)",
+        "        unstarted = cause in (UNSENT, UNRECEIVED)",
+    ),
+    Rule(
+        "R-C4", "An answered key is never dispatched again.",
+        KEYS + "test_an_answered_key_is_never_dispatched_again_and_its_answer_told_again",
+        AT_CALLS, "            self.keys.keep(job, status, parcel, self._core.now)\n", "            self.keys.drop(job)\n",
+    ),
+    Rule(
+        "R-C4 tried", "A key that waits for its second worker may have been executed when its deadline comes.",
+        KEYS + "test_a_key_that_waits_for_its_second_worker_may_have_been_executed_when_its_deadline_comes",
+        AT_CALLS, "        return job.open if run.pending and not run.tried else 0", "        return job.open if run.pending else 0",
+    ),
+    Rule(
+        "R-C5", "No call is started after its deadline.",
+        CALL_STORY + "test_rc5_a_worker_that_wakes_up_shortly_before_the_deadline_does_not_start_after_it",
+        "machines/holdings.py", "self.renewed + MARGIN * self.seconds, self.ends_at)", "self.renewed + MARGIN * self.seconds)",
+    ),
+    Rule(
+        "R-C5 beat", "A worker counts the deadline from the beat that the LEASE names, so lying in a buffer moves nothing.",
+        REQUESTS + "test_the_deadline_counts_from_the_beat_so_a_slow_delivery_moves_nothing",
+        "machines/link.py", "MARGIN * (self.beats.sending(lease.beat) + lease.terms.seconds - self._now)", "lease.terms.seconds",
+    ),
+    Rule(
+        "R-C5 verdict", "At its deadline a call that a worker has may be executed; one that no worker got was not.",
+        CALLS + "test_a_call_that_a_worker_has_at_its_deadline_may_be_executed_and_the_worker_is_told_that_nobody_waits",
+        AT_CALLS, "        self._conclude(job, begun, Status.MAYBE_EXECUTED,", "        self._conclude(job, begun, Status.UNDISPATCHED,",
+    ),
+    Rule(
+        "R-C6", "A REPLY that the caller lacks is told again on its new link, under its number.",
+        CALL_STORY + "test_rc6_a_reply_that_died_with_its_link_is_told_again_under_its_number",
+        AT_CALLS, "            for told in caller.kept:\n", "            for told in ():\n",
+    ),
+    Rule(
+        "R-C6 order", "A caller takes the next REPLY and no other.",
+        CALLER + "test_a_reply_that_comes_twice_or_out_of_order_changes_nothing",
+        "machines/calling.py", "        if reply.serial != self.replied + 1:", "        if False:",
+    ),
+    Rule(
+        "R-C6 kept", "One long call keeps no answers of others.",
+        LIMITS + "test_one_long_call_keeps_no_answers_of_others",
+        AT_CALLS, "        caller.arrived(command.replied)\n        known", "        known",
     ),
 ]  # fmt: skip
