@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zmqkit import fields, framing, host, parcel, records, wire
-from zmqkit.machines import admin, checkpoint, core, leasing, ledger, link, node, policy, publishing, queue, settling
+from zmqkit.machines import admin, calling, calls, checkpoint, core, keys, leasing, ledger, link, node, policy, publishing, queue, settling
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
 PART = {title: text for title, text in re.findall(r"^## \d+\. ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
@@ -83,11 +83,18 @@ LIMITS = {
     "parted": f"per client | {core.PARTED_MAX:,}", "asks": f"ASK, per client | {ledger.ANSWERS_MAX:,}",
     "all saved": f"{kib(settling.SAVED_BYTES_MAX)}", "history": f"{queue.HISTORY_MAX}: the last in full, the others {queue.HISTORY_CHARS}",
     "strangers": f"1 a second to a peer, {node.STRANGERS_MAX:,}",
+    "services": f"may not have | {core.SERVICES_MAX:,} · {calls.CALLS_MAX:,}",
+    "calls": f"a node keeps | {kib(calls.CALLS_BYTES_MAX)} · with answers {kib(calls.ANSWERS_BYTES_MAX)}",
+    "keys": f"their answers | {keys.KEYS_MAX:,} · {kib(keys.KEYS_BYTES_MAX)}",
+    "parts": f"ranges of a REPLY | {calls.PARTS_AHEAD_MAX} · {wire.REPLY_RANGES_MAX}",
 }  # fmt: skip
 TIMERS = {
     "beats": f"{core.BEAT} beat · {link.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{link.WELCOME_SECONDS}",
     "retry": f"{link.RETRY_SECONDS} to {link.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
-    "queue": f"{policy.QueuePolicy().lease:.0f} lease · {policy.QueuePolicy().grace:.0f} grace", "refused": f"{publishing.RETRY_AFTER}",
+    "queue": f"{policy.QueuePolicy().lease:.0f} lease · {policy.QueuePolicy().grace:.0f} grace",
+    "refused": f"{publishing.RETRY_AFTER} · {calls.RETRY_SECONDS} | ",
+    "verdict": f"| {calling.VERDICT_SECONDS} | after", "keys": f"| {keys.KEPT_SECONDS:.0f} | the answer to a key",
+    "cut": f"| {calling.CUT_SECONDS:.0f} · {calls.ABSENCE_SECONDS:.0f} | a caller",
     "streams": f"{node.STREAM_RETENTION / 86400:.0f} days",
 }  # fmt: skip
 
@@ -112,5 +119,5 @@ def test_what_is_said_in_passing_is_true_too() -> None:
 
 def test_every_rule_that_the_code_names_is_explained() -> None:
     source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "zmqkit").rglob("*.py"))
-    named = set(re.findall(r"\bR-[LPQA]\d\b", source))
+    named = set(re.findall(r"\bR-[LPQAC]\d\b", source))
     assert named and all(f"**{rule}**" in PAGE or f"({rule})" in PAGE for rule in named), named
