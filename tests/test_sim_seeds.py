@@ -22,9 +22,13 @@ def known() -> list[int]:
     return [int(line.split()[0]) for line in REGRESSIONS.read_text().splitlines() if line and not line.startswith("#")]
 
 
+ENDS = {f"call ended {end}" for end in ("OK", "ERROR", "END", "NO_WORKER", "UNDISPATCHED", "MAYBE_EXECUTED", "NOT_SENT")}
+
+
 def one(seed: int) -> tuple[int, str, Counter[str]]:
     outcome = run_seed(seed)
-    return seed, f"{type(outcome.failure).__name__}: {outcome.failure}" if outcome.failure else "", outcome.world.scheduler.hits
+    seen = outcome.world.scheduler.hits + outcome.world.oracle.counts
+    return seed, f"{type(outcome.failure).__name__}: {outcome.failure}" if outcome.failure else "", seen
 
 
 def failures_and_hits(seeds: Iterable[int]) -> tuple[list[str], Counter[str]]:
@@ -43,6 +47,7 @@ def test_no_seed_loses_doubles_or_stalls_a_message() -> None:
     failed, hits = failures_and_hits([*known(), *range(1, 141)])
     assert not failed, "\n".join(failed)
     assert FAULTS.keys() <= hits.keys(), f"never happened: {FAULTS.keys() - hits.keys()}"
+    assert {*ENDS, "keys executed again", "reply STALE"} <= hits.keys(), f"never happened: {ENDS - hits.keys()}"
 
 
 @pytest.mark.gate

@@ -5,6 +5,11 @@ from __future__ import annotations
 from zmqkit.simulator.config import Config
 from zmqkit.simulator.world import Fault, World
 
+LEAST = {
+    "producers": 1, "workers": 1, "queues": 1, "both": False, "batched": False, "drift": 0.0,
+    "callers": 0, "services": 1, "call_batch": 1, "keyed": 0.0, "streams": 0.0, "cancelled": 0.0,
+}  # fmt: skip
+
 
 def fails(seed: int, config: Config, faults: list[Fault] | None = None) -> bool:
     world = World(seed, config)
@@ -20,7 +25,7 @@ def shrink(seed: int, config: Config) -> tuple[Config, list[Fault]]:
     for kind in config.faults:
         smaller = config.changed(faults=tuple(other for other in config.faults if other != kind))
         config = smaller if fails(seed, smaller) else config
-    for name, least in (("producers", 1), ("workers", 1), ("queues", 1), ("both", False), ("batched", False), ("drift", 0.0)):
+    for name, least in LEAST.items():
         smaller = config.changed(**{name: least})
         config = smaller if fails(seed, smaller) else config
     faults = World(seed, config).plan()
