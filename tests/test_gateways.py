@@ -218,7 +218,8 @@ def test_a_gateway_that_cannot_open_leaves_nothing_behind(tmp_path: Path, node: 
 
 def test_a_node_of_asyncio_has_gateways_too() -> None:
     async def main() -> None:
-        async with zmqkit.aio.Node(mdp=ANY, ppp=(ANY, ANY)) as node:
+        async with zmqkit.aio.Node(mdp=ANY, ppp=(ANY, ANY), titanic=True) as node:
+            assert await node.call("titanic.reply", b"never heard of") == [b"400"]
             assert [len(endpoints) for endpoints in node.gateways.values()] == [1, 2]
             with MajordomoWorker(node.gateways["mdp"][0], b"echo") as worker:
                 worker.seen("connected")

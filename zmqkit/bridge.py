@@ -344,9 +344,16 @@ class OutwardBridge(Bridge):
 
     link: OutwardLink
     reopen: Callable[[bytes], None]
+    leave: Callable[[], None]
+    trouble = ""  # why the broker cannot be reached, as far as is known
+
+    def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None:
+        self.trouble = ""
+        super().receive(door, peer, frames, now)
 
     def cut(self, was_up: bool, now: float) -> None:
         self._now = now
+        self.trouble = "the connection was lost" if was_up else "nobody listens there"
         self.link.cut(now, was_up)
 
     def _sends(self) -> list[desk.Send]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Protocol
 
 from zmqkit.machines.link import ClientMachine
-from zmqkit.sockets import FOREIGN_FRAMES_MAX, NEVER_UP, Socket, deliver, doubt, readable, receive
+from zmqkit.sockets import FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
 from zmqkit.wire import Command
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
@@ -44,6 +44,7 @@ class Doors:
         self.gateway = gateway
         self.sockets: list[Socket] = []
         self.monitor: Socket | None = None  # of the DEALER
+        self.connected = False  # it was heard, and not cut since
 
     def drain(self, heard: dict[Any, int], moment: float) -> bool:
         """Hand on what is there, up to a bound. Was there anything?"""
@@ -51,7 +52,7 @@ class Doors:
         for door, socket in enumerate(self.sockets):
             if socket not in heard:
                 continue
-            spoke = True
+            spoke = self.connected = True
             for _ in range(TURN_MESSAGES_MAX):
                 frames = receive(socket, FOREIGN_FRAMES_MAX + 2)  # with a routing id, and one more, so that it is known for too long
                 peer = frames.pop(0) if self.monitor is None else b""
@@ -61,8 +62,20 @@ class Doors:
         if self.monitor is not None and self.monitor in heard:
             spoke, reason = True, doubt(self.monitor)
             if reason is not None:
+                self.connected = False
                 self.gateway.cut(reason != NEVER_UP, moment)
         return spoke
+
+    def close(self, forget: Callable[[Socket], None], linger_ms: int = 0) -> None:
+        """`forget` each socket first. What was said last may still go out for so long, if there is a connection to go by."""
+        for socket in [*self.sockets, *([self.monitor] if self.monitor is not None else [])]:
+            forget(socket)
+        for socket in self.sockets:
+            if self.monitor is not None:
+                close_dealer(socket, self.monitor, linger_ms if self.connected else 0)
+            else:
+                socket.close()
+        self.sockets, self.monitor, self.connected = [], None, False
 
     def deliver(self, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
         return deliver(self.sockets[door], [peer, *frames] if self.monitor is None else frames)

@@ -140,22 +140,16 @@ class Reactor:
 
     def reopen(self, port: GatewayPort, endpoint: str, routing_id: bytes) -> None:
         """Leave the foreign broker, if it is there, and come back under that routing id. On the I/O thread."""
-        self._close_doors(port)
+        port.doors.close(self._poller.unregister)
         socket, port.doors.monitor = open_foreign_dealer(self._context, endpoint, routing_id)
         port.doors.sockets = [socket]
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(port.doors.monitor, zmq.POLLIN)
 
-    def _close_doors(self, port: GatewayPort) -> None:
-        doors = port.doors
-        for socket in [*doors.sockets, *([doors.monitor] if doors.monitor is not None else [])]:
-            self._poller.unregister(socket)
-        for socket in doors.sockets:
-            if doors.monitor is not None:
-                close_dealer(socket, doors.monitor)
-            else:
-                socket.close()
-        doors.sockets, doors.monitor = [], None
+    def detach(self, port: GatewayPort) -> None:
+        """Leave the foreign broker for good: what was said last still goes out. On the I/O thread, by `call`."""
+        if port in self._ports:
+            self._put_away(port, None, 0)
 
     def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
         """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
@@ -248,7 +242,6 @@ class Reactor:
     def _expel(self, port: Port, error: Exception) -> None:
         """This application is broken: it ends. Whoever else is here goes on."""
         log.error("%s ends: %s", type(port.application).__name__, error, exc_info=True)
-        self._ports.remove(port)
         self._put_away(port, error, 0)
         if not self._ports and self._host is None:
             self._stop_at = now()
@@ -363,7 +356,7 @@ class Reactor:
 
     def _finish(self, error: Exception | None) -> None:
         self.closed = True
-        for port in self._ports:
+        for port in list(self._ports):
             self._put_away(port, error, GOODBYE_LINGER_MS if port.application.machine.up else 0)
         if self._host is not None:
             self._host.close(now())
@@ -374,13 +367,14 @@ class Reactor:
         self._end_turn()
 
     def _put_away(self, port: Port, error: Exception | None, linger_ms: int) -> None:
+        self._ports.remove(port)
         try:
             port.application.closed(error)
         except Exception:
             log.exception("while closing")
         self._disconnect(port, linger_ms)
         if isinstance(port, GatewayPort):
-            self._close_doors(port)
+            port.doors.close(self._poller.unregister, GOODBYE_LINGER_MS)
 
 
 # What an application had checked when it said it, and nobody changes any more. All else (reasons, questions, answers) is read as if it had

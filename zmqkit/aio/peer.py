@@ -16,6 +16,7 @@ from zmqkit.errors import Closed
 from zmqkit.handles import client, node
 from zmqkit.handles.admin import QueueInfo
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Sender
+from zmqkit.handles.connecting import made
 from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.hand import Credit
@@ -129,7 +130,7 @@ class Peer:
         return serving
 
     def _crew(self) -> Crew:
-        session = self._peer._alone
+        session = self._peer._server
         return session.crew("asyncio", lambda: Crew(session))
 
     # -- the end ----------------------------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints as in `zmqkit.connect`.
     """
     limit = patience(timeout)
-    return Client(client.Client(client.chosen(endpoints), limit, lazy=True, spread=spread), limit, lazy)
+    return Client(made(endpoints, limit, lazy=True, spread=spread), limit, lazy)
 
 
 class Node(Peer):
@@ -234,10 +235,10 @@ class Node(Peer):
     """
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
-                 mdp: str | None = None, ppp: tuple[str, str] | None = None) -> None:  # fmt: skip
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False) -> None:  # fmt: skip
         super().__init__()
         self._open: Callable[[], node.Node] = partial(
-            node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp
+            node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic
         )
         self._twin: node.Node | None = None
 
@@ -291,6 +292,12 @@ class Node(Peer):
                 opening.add_done_callback(_close_late)
                 raise
         return self
+
+    async def _close(self, timeout: float) -> None:
+        titanic = self._peer._titanic
+        if titanic is not None:
+            await asyncio.get_running_loop().run_in_executor(None, titanic.close, timeout)
+        await super()._close(timeout)
 
     def __await__(self) -> Generator[Any, None, Node]:
         return self._start().__await__()

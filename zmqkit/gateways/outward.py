@@ -80,6 +80,11 @@ class OutwardLink(ABC):
     @abstractmethod
     def deadline(self) -> float: ...
 
+    @property
+    @abstractmethod
+    def idle(self) -> bool:
+        """Nothing is asked of anybody: the link may go."""
+
     # -- for both kinds -------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -167,6 +172,10 @@ class WorkerLink(OutwardLink):
     @property
     def deadline(self) -> float:
         return min(self._opens_at, self._listen_at, self._beat_at)
+
+    @property
+    def idle(self) -> bool:
+        return not self._calls
 
     # -- said differently in each protocol ------------------------------------------------------------------------------
 
@@ -261,6 +270,10 @@ class ClientLink(OutwardLink):
     @property
     def deadline(self) -> float:
         return min(self._opens_at, self._gives_up_at)
+
+    @property
+    def idle(self) -> bool:
+        return not self._body
 
     # -- one request ----------------------------------------------------------------------------------------------------
 

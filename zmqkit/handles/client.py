@@ -46,6 +46,11 @@ class Peer:
             raise Error("a client of several nodes can only call: for queues and services connect to one of them")
         return self._session
 
+    @property
+    def _server(self) -> Session:
+        """Whose services ours are."""
+        return self._alone
+
     @overload
     def queue(self, name: str) -> Queue[Any]: ...
     @overload
@@ -134,7 +139,7 @@ class Peer:
         return serving
 
     def _crew(self) -> Crew:
-        session = self._alone
+        session = self._server
         return session.crew("threads", lambda: Crew(session))
 
     # -- the end ----------------------------------------------------------------------------------------------------------

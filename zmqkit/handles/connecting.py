@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from zmqkit.errors import Error
 from zmqkit.handles.client import Client, chosen
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.foreign import Foreign
@@ -19,7 +22,12 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     mdp://HOST:PORT and ppp://HOST:PORT are brokers of 7/MDP and 6/PPP: their services can be called, and ours offered there. They
     answer no greeting, so `connect` waits for nothing.
     """
+    return made(endpoints, patience(timeout), lazy, spread)
+
+
+def made(endpoints: Sequence[str | None], timeout: float | None, lazy: bool, spread: bool) -> Client:
     wanted = chosen(endpoints)
-    if len(wanted) == 1 and is_foreign(str(wanted[0])):
-        return Foreign(wanted[0])
-    return Client(wanted, patience(timeout), lazy, spread)
+    foreign = [endpoint for endpoint in wanted if is_foreign(str(endpoint))]
+    if foreign and len(wanted) > 1:
+        raise Error(f"{foreign[0]} is somebody else's broker: connect to it alone")
+    return Foreign(foreign[0], lazy) if foreign else Client(wanted, timeout, lazy, spread)

@@ -148,6 +148,11 @@ class Crew:
         except Closed:
             pass  # `fail` has woken them
 
+    def offers(self) -> dict[str, int]:
+        """Each service, and how many handlers there are for it."""
+        handlers = self._handlers
+        return dict.fromkeys(list(self._services), handlers) if handlers else {}
+
     def stop(self) -> None:
         for pool in list(self._pools):
             pool.stop()

@@ -15,7 +15,7 @@ from zmqkit.gateways.mdp_link import MdpClientLink, MdpWorkerLink
 from zmqkit.gateways.outward import OutwardLink
 from zmqkit.gateways.ppp import Ppp
 from zmqkit.gateways.ppp_link import PppClientLink, PppWorkerLink
-from zmqkit.sockets import check_address
+from zmqkit.sockets import FOREIGN_FRAMES_MAX, check_address
 
 if TYPE_CHECKING:
     from zmqkit.machines.node import NodeMachine
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("mdp", "ppp")
 PATIENT_SECONDS = 86400.0
+BODY_FRAMES_MAX = FOREIGN_FRAMES_MAX - 10  # what 7/MDP puts before a body is less
 
 
 class Gateways:
@@ -79,32 +80,40 @@ def foreign_address(endpoint: str) -> str:
     return address
 
 
-def link_worker(reactor: Reactor, endpoint: str, service: str) -> None:
+def link_worker(reactor: Reactor, endpoint: str, service: str) -> OutwardBridge:
     """Serve at the foreign broker what this process serves under that name."""
 
     def make(bridge: Bridge) -> OutwardLink:
         # How long an answer may take is for the broker's clients to say.
         if _scheme(endpoint) == "mdp":
-            return MdpWorkerLink(bridge, service, call_seconds=PATIENT_SECONDS)
+            return MdpWorkerLink(bridge, service, call_seconds=PATIENT_SECONDS, body_frames_max=BODY_FRAMES_MAX)
         return PppWorkerLink(bridge, service, lambda: b"zmqkit-" + os.urandom(8).hex().encode(), call_seconds=PATIENT_SECONDS)
 
-    _link(reactor, endpoint, make)
+    return _link(reactor, endpoint, make)
 
 
-def link_client(reactor: Reactor, endpoint: str, service: str) -> None:
-    """Offer in this process what the foreign broker serves under that name."""
-    link = MdpClientLink if _scheme(endpoint) == "mdp" else PppClientLink
-    _link(reactor, endpoint, lambda bridge: link(bridge, service, try_seconds=PATIENT_SECONDS))  # the call's own deadline ends it
+def link_client(reactor: Reactor, endpoint: str, service: str, foreign: str) -> OutwardBridge:
+    """Offer in this process, as `service`, what the foreign broker serves as `foreign`; 6/PPP knows no names."""
+
+    def make(bridge: Bridge) -> OutwardLink:
+        # The call's own deadline ends it.
+        if _scheme(endpoint) == "mdp":
+            return MdpClientLink(bridge, service, foreign=foreign, try_seconds=PATIENT_SECONDS, body_frames_max=BODY_FRAMES_MAX)
+        return PppClientLink(bridge, service, try_seconds=PATIENT_SECONDS)
+
+    return _link(reactor, endpoint, make)
 
 
 def _scheme(endpoint: str) -> str:
     return endpoint.partition("://")[0]
 
 
-def _link(reactor: Reactor, endpoint: str, make: Callable[[Bridge], OutwardLink]) -> None:
+def _link(reactor: Reactor, endpoint: str, make: Callable[[Bridge], OutwardLink]) -> OutwardBridge:
     address = foreign_address(endpoint)
     bridge = OutwardBridge(endpoint, reactor.wake, lambda service: False)
     bridge.translator = bridge.link = make(bridge)
     port: GatewayPort = reactor.attach_outward(bridge)
     bridge.deliver = port.doors.deliver
     bridge.reopen = partial(reactor.reopen, port, address)
+    bridge.leave = partial(reactor.detach, port)
+    return bridge
