@@ -66,6 +66,10 @@ class Workers:
         process.wait()
         self.killed.add(number)
 
+    def busy(self) -> list[int]:
+        """Those that have begun with calls: only their deaths prove something."""
+        return [number for number in sorted(self.running) if self._diary(number)]
+
     def stop(self) -> None:
         """What runs is finished, so that it is in the diaries."""
         for process in self.running.values():
@@ -73,12 +77,15 @@ class Workers:
         for process in self.running.values():
             process.wait(30.0)
 
+    def _diary(self, number: int) -> str:
+        diary = self._place / f"diary-{number}"
+        return diary.read_text() if diary.exists() else ""
+
     def executions(self) -> dict[int, list[Execution]]:
         """By number of the call, in the order of their leases."""
         found = defaultdict(list)
         for worker in range(self._made):
-            diary = self._place / f"diary-{worker}"
-            for line in diary.read_text().split("\n")[:-1] if diary.exists() else ():
+            for line in self._diary(worker).split("\n")[:-1]:
                 number, token, _ = line.split()
                 found[int(number)].append(Execution(int(number), int(token), worker))
         return {number: sorted(executions, key=lambda execution: execution.token) for number, executions in found.items()}
@@ -163,15 +170,16 @@ def kill_at_random(broker: Broker, workers: Workers, until: threading.Thread) ->
     """Now and then nobody is left for a while; in the end there is somebody."""
     chance = random.Random(SEED)
     while until.is_alive():
-        time.sleep(chance.uniform(0.1, 0.5))
-        running = sorted(workers.running)
-        event = chance.choices(("start", "kill", "kill all", "node"), (6, 5, 1, 2))[0]
-        if event == "start" and len(running) < WORKERS_MAX:
+        time.sleep(chance.uniform(0.1, 0.6))
+        busy = workers.busy()
+        event = chance.choices(("start", "kill", "kill all", "node"), (8, 8, 1, 1))[0]
+        if event == "start" and len(workers.running) < WORKERS_MAX:
             workers.start()
-        elif event == "kill" and running:
-            workers.kill(chance.choice(running))
+        elif event == "kill" and busy:
+            workers.kill(chance.choice(busy))
+            workers.start()
         elif event == "kill all":
-            for number in running:
+            for number in busy:
                 workers.kill(number)
         elif event == "node":
             broker.kill()
