@@ -15,6 +15,7 @@ from handle_world import SOON, cut, eventually, in_thread, world
 
 import zmqkit
 from zmqkit import codec
+from zmqkit.handles.hand import Hand
 
 QUICK = zmqkit.QueuePolicy(backoff=zmqkit.Backoff(0.02, 0.05))  # so that what failed comes again within a test
 
@@ -375,6 +376,54 @@ def test_bytes_that_are_no_body_hurt_only_themselves(mq: zmqkit.Client, monkeypa
 
 
 # -- links ----------------------------------------------------------------------------------------------------------------
+
+
+def test_no_thread_takes_from_a_batch_that_another_one_is_still_decoding(mq: zmqkit.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, decoded, bodies = threading.Event(), threading.Event(), list[int]()
+    open_up = Hand.open_up
+
+    def slowly(hand: Hand) -> None:
+        decoding.set()
+        decoded.wait(SOON)
+        open_up(hand)
+
+    monkeypatch.setattr(Hand, "open_up", slowly)
+    q = mq.queue(f"q{time.monotonic_ns()}")
+    q.put_many([1, 2])
+    consumer = q.consume(credit=2)
+    threads = [in_thread(lambda: bodies.append(next(consumer).body))]
+    assert decoding.wait(SOON)
+    threads.append(in_thread(lambda: bodies.append(next(consumer).body)))
+    threads[1].join(0.1)  # it would have failed by now
+    decoded.set()
+    for thread in threads:
+        thread.join(SOON)
+    assert sorted(bodies) == [1, 2]
+    consumer.stop()
+
+
+def test_a_thread_that_comes_while_some_of_a_batch_goes_back_finds_the_rest(mq: zmqkit.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    q = mq.queue(f"q{time.monotonic_ns()}")
+    q.put_many([1, 2, 3])
+    consumer = q.consume(credit=3)
+    assert next(consumer).body == 1
+    hand = consumer._inbox.front
+    assert hand is not None
+    rest, came = list(hand.cursor), threading.Event()  # as the I/O thread does it: for a moment there is nothing
+    advance = consumer._inbox._advance
+
+    def late(seen: Hand | None) -> bool:
+        hand.cursor = iter(rest)
+        came.set()
+        return advance(seen)
+
+    monkeypatch.setattr(consumer._inbox, "_advance", late)
+    monkeypatch.setattr(consumer, "_wait", lambda *_: False)  # so that it ends instead of waiting for news
+    bodies: list[int] = []
+    thread = in_thread(lambda: bodies.append(next(consumer).body))
+    thread.join(SOON)
+    assert came.is_set() and bodies == [2]
+    consumer.stop()
 
 
 def test_a_cut_link_loses_and_doubles_nothing(mq: zmqkit.Client) -> None:

@@ -131,12 +131,11 @@ class Inbox:
             if self.front is not seen:
                 return True  # another thread was faster
             if seen is not None and not seen.lease.revoked and length_hint(seen.cursor):
-                return False  # the gate is shut
+                return now() < seen.lease.starts_until  # some of it just went back, and here is the rest; else the gate is shut
+            if self._hands:
+                self._hands[0].open_up()  # before it is in front: whoever takes from there holds no lock
             self.front = self._hands.popleft() if self._hands else None
-            if self.front is None:
-                return False
-            self.front.open_up()
-            return True
+            return self.front is not None
 
     def took_by_get(self, hand: Hand, count: int) -> None:
         with self.changed:
