@@ -341,3 +341,10 @@ def test_a_full_queue_buries_the_oldest(mq: zmqkit.Client, q: zmqkit.Queue[Any])
         q.put(body)
     assert [m.body for m in q.peek()] == [2, 3]
     assert [(letter.body, letter.reason, letter.attempts) for letter in q.dead.list()] == [(n, "the queue was full", 0) for n in (0, 1)]
+
+
+def test_no_queue_is_called_as_a_service_is_on_the_wire(mq: zmqkit.Client) -> None:
+    with pytest.raises(ValueError, match=r"does not begin with U\+0000"):
+        mq.queue("\0price")
+    with pytest.raises(zmqkit.RemoteError, match=r"does not begin with U\+0000"):
+        mq.declare("\0price", zmqkit.QueuePolicy())

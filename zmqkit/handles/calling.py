@@ -18,6 +18,7 @@ from zmqkit.codec import Schema, packer, unencodable
 from zmqkit.errors import Closed, MessageTooLarge
 from zmqkit.handles.answers import Load, MakeError, decoded, failure, remote_error, undecodable
 from zmqkit.handles.durations import Duration, patience
+from zmqkit.handles.names import idempotency_key, service_name
 from zmqkit.handles.producer import Headers, Producer
 from zmqkit.handles.routing import Again, Route
 from zmqkit.handles.session import Session, fresh
@@ -25,7 +26,7 @@ from zmqkit.machines import events as ev
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
 from zmqkit.reactor import now
 from zmqkit.records import ranges_of
-from zmqkit.wire import ATTEMPTS_MAX, NAME_BYTES_MAX, SERVICE_MARK, Status
+from zmqkit.wire import ATTEMPTS_MAX, Status
 
 CALL_SECONDS = 5.0  # of a call whose caller gives no timeout
 RETRIES = 3
@@ -174,7 +175,7 @@ class Calls:
             size += more
         if size > session.message_bytes:
             raise MessageTooLarge(size, session.message_bytes)
-        ticket = lane.kind(self, lane, session, now() + lane.limit, _checked_key(key), parts)
+        ticket = lane.kind(self, lane, session, now() + lane.limit, "" if key is None else idempotency_key(key), parts)
         ticket.headers = checked or None
         if key is None and headers is None and not parts:
             lane.open = ticket
@@ -321,23 +322,6 @@ class Calls:
 
 def _ended(reason: Exception, when: str) -> Exception:
     return Closed(f"closed {when}") if isinstance(reason, Closed) else fresh(reason)
-
-
-def service_name(name: str) -> str:
-    """Raises ValueError for what is none."""
-    encoded = name.encode(errors="replace") if isinstance(name, str) else b""  # half a letter is no text
-    if not 1 <= len(encoded) < NAME_BYTES_MAX or encoded.decode() != name or name.startswith(SERVICE_MARK):
-        raise ValueError(f"a service's name is a text of 1 to {NAME_BYTES_MAX - 1} bytes, not {name!r}")
-    return name
-
-
-def _checked_key(key: str | None) -> str:
-    if key is None:
-        return ""
-    encoded = key.encode(errors="replace") if isinstance(key, str) else b""
-    if not 1 <= len(encoded) <= NAME_BYTES_MAX or encoded.decode() != key:
-        raise ValueError(f"an idempotency_key is a text of 1 to {NAME_BYTES_MAX} bytes, not {key!r}")
-    return key
 
 
 def loader(wanted: Any) -> Load:

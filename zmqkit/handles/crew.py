@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from zmqkit.errors import Closed, Error
 from zmqkit.handles.answers import Load
-from zmqkit.handles.calling import loader, service_name
+from zmqkit.handles.calling import loader
 from zmqkit.handles.current import Current
 from zmqkit.handles.hand import Credit, Demand
+from zmqkit.handles.names import service_name
 from zmqkit.handles.requests import CallHand, Requests
 from zmqkit.handles.session import Session, fresh
 from zmqkit.wire import SERVICE_MARK
@@ -50,6 +51,7 @@ class Handlers(Protocol):
 
     def ring(self) -> None:
         """Something came. With the crew's `changed` held, perhaps on the I/O thread."""
+
 
 class Crew:
     """`changed` is the lock, and what threads wait for, of the crew and all its inboxes."""

@@ -13,11 +13,11 @@ from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.getting import get, get_many
 from zmqkit.handles.hand import Credit
 from zmqkit.handles.inbox import Inbox
+from zmqkit.handles.names import queue_name
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Headers, Producer
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import run
-from zmqkit.wire import NAME_BYTES_MAX
 
 if TYPE_CHECKING:
     from zmqkit.aio.queue import Queue as AsyncQueue
@@ -32,10 +32,7 @@ class Queue(Generic[T]):
     aio: AsyncQueue[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, session: Session, name: str, type: Any = None) -> None:
-        encoded = name.encode(errors="replace") if isinstance(name, str) else b""  # half a letter is no text
-        if not 1 <= len(encoded) <= NAME_BYTES_MAX or encoded.decode() != name:
-            raise ValueError(f"a queue's name is a text of 1 to {NAME_BYTES_MAX} bytes, not {name!r}")
-        self._session, self.name = session, name
+        self._session, self.name = session, queue_name(name)
         schema = None if type is None or type is Any else Schema(type)
         self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
         self._load: Callable[[Any], Any] | None = schema.load if schema else None

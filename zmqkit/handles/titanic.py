@@ -29,12 +29,12 @@ from zmqkit.handles.consumer import Work
 from zmqkit.handles.crew import Service
 from zmqkit.handles.delivery import Delivery, Reject, Retry, Snooze
 from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.names import service_name
 from zmqkit.handles.queue import Queue
 from zmqkit.handles.serving import Serving
 from zmqkit.handles.titanic_index import Entry, Index
 from zmqkit.machines.policy import Backoff, QueuePolicy
 from zmqkit.reactor import now
-from zmqkit.wire import NAME_BYTES_MAX
 
 REQUESTS, REPLIES = "titanic.requests", "titanic.replies"
 KEEP_SECONDS = 7 * 86400.0
@@ -281,11 +281,9 @@ def _pages(queue: Queue[Any], state: str) -> Iterator[Peeked]:
 def _name(service: Any) -> str:
     """Raises ValueError for what no service can be called."""
     try:
-        name = service.decode() if isinstance(service, bytes) else service
+        name = service_name(service.decode() if isinstance(service, bytes) else service)
     except UnicodeDecodeError:
         raise ValueError("a service's name is UTF-8") from None
-    if not isinstance(name, str) or not name or name[0] == "\0" or len(name.encode(errors="replace")) >= NAME_BYTES_MAX:
-        raise ValueError(f"a service's name has 1 to {NAME_BYTES_MAX - 1} bytes")
     if name.startswith(FORBIDDEN):
         raise ValueError(f"{name} is not called through Titanic")
     return name

@@ -14,7 +14,7 @@ from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
-from zmqkit.wire import NAME_BYTES_MAX, TEXT_CHARS_MAX, Ask, Code, Slice, Told
+from zmqkit.wire import NAME_BYTES_MAX, SERVICE_MARK, TEXT_CHARS_MAX, Ask, Code, Slice, Told
 
 Result = dict[str, Any]
 
@@ -25,7 +25,10 @@ STATES = ("ready", "leased", "delayed", "dead")
 
 # Argument -> (is it right?, what it is).
 ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "queue": (lambda v: type(v) is str and 1 <= len(v.encode()) <= NAME_BYTES_MAX, f"a text of 1 to {NAME_BYTES_MAX} bytes"),
+    "queue": (
+        lambda v: type(v) is str and 1 <= len(v.encode()) <= NAME_BYTES_MAX and v[0] != SERVICE_MARK,
+        f"a text of 1 to {NAME_BYTES_MAX} bytes that does not begin with U+0000",
+    ),
     "policy": (lambda v: type(v) is dict, "a map of policy fields"),
     "state": (lambda v: v in STATES, f"one of {', '.join(STATES)}"),
     "count": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
