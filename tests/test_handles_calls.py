@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,9 +209,21 @@ def test_a_node_that_is_restarted_is_waited_for() -> None:
     assert answers == ["none serves it yet"]
 
 
-def serving_as(worker: zmqkit.Client, name: str, function: Any) -> Any:
-    from contextlib import ExitStack
+def test_a_node_that_closes_says_that_what_waited_there_was_not_executed() -> None:
+    with ExitStack() as stack:
+        nodes = [zmqkit.Node("tcp://127.0.0.1:0") for _ in range(20)]
+        clients = [stack.enter_context(zmqkit.connect(node.endpoint)) for node in nodes]
+        futures = [mq.call_soon("price", timeout=2.5) for mq in clients]
+        for node, mq in zip(nodes, clients, strict=True):
+            eventually(lambda node=node: "price" in node._core.services)
+            node.close()  # its last words and the end of the connection arrive together
+        for future in futures:
+            with pytest.raises(zmqkit.Timeout) as caught:
+                future.result()
+            assert not caught.value.maybe_executed
 
+
+def serving_as(worker: zmqkit.Client, name: str, function: Any) -> Any:
     stack = ExitStack()
     stack.enter_context(worker.service(name, function))
     pool = worker.serve(block=False)

@@ -283,15 +283,15 @@ class Reactor:
         machine = port.application.machine
         for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
             machine.hear(port.inbox.popleft(), moment)
-        if port.socket is not None and port.socket in heard:
+        reason = doubt(port.monitor) if port.monitor is not None and port.monitor in heard else None
+        # What came before the end of a connection counts, though the poll may have told of its end alone.
+        if port.socket is not None and (port.socket in heard or (reason is not None and readable(port.socket))):
             for _ in range(TURN_MESSAGES_MAX):
                 machine.receive(receive(port.socket), moment)
                 if not readable(port.socket):
                     break
-        if port.monitor is not None and port.monitor in heard:
-            reason = doubt(port.monitor)
-            if reason is not None:
-                machine.lost(moment, reason)
+        if reason is not None:
+            machine.lost(moment, reason)
 
     def _flush_port(self, port: Port, moment: float) -> None:
         application = port.application

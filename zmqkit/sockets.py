@@ -119,7 +119,9 @@ def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
 
 def _connected(socket: Socket, endpoint: str) -> tuple[Socket, Socket]:
     # LINGER 0 stays: in doubt nothing of a link may leave any more, the next link says it again.
-    socket.reconnect_ivl = -1  # a link is one connection: a DEALER that reconnects alone sends on, without the lost part
+    # A link is one connection: a DEALER that reconnects alone sends on, without the lost part. Long before this hour is over the monitor
+    # has told of the end, and the socket is closed. Not -1: then libzmq throws away what came before that end and was not read yet.
+    socket.reconnect_ivl = 3_600_000
     socket.immediate = False  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
     monitor = socket.get_monitor_socket(sum(IN_DOUBT))
     try:
