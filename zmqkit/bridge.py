@@ -65,14 +65,13 @@ class Bridge:
     """An application of the reactor. `translator` and `deliver` are set before it runs; `serves` asks the node in this process."""
 
     translator: Translator
-
-    deliver: Deliver  # and this
+    deliver: Deliver
 
     def __init__(self, name: str, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
         self.machine = ClientMachine(os.urandom(16), random.random)
         self._name, self._wake, self._serves = name, wake, serves
         self._dropped: dict[str, int] = Counter()  # here, before the translator saw it
-        self._reported: set[str] = set()  # reasons that are in the log
+        self._reasons, self._reported = 0, set[str]()  # how many there were, here and there; those that are in the log
         self._room = WINDOWS_BYTES_MAX  # for the names of more services
         self._parting: dict[str, Offer] = {}  # offers of nothing, which go once the node knows
         self._unfit: dict[str, int] = {}  # offers for which there was no room
@@ -231,10 +230,16 @@ class Bridge:
                 break
         if self._parting:
             self._part()
+        if len(translator.dropped) + len(self._dropped) != self._reasons:
+            self._report()
+        self.machine.remind(translator.deadline)
+
+    def _report(self) -> None:
+        """What is dropped for a reason that is new is in the log, once."""
+        self._reasons = len(self.translator.dropped) + len(self._dropped)
         for reason in self.dropped.keys() - self._reported:
             self._reported.add(reason)
             log.info("%s: dropped, and counted from now on: %s", self._name, reason)
-        self.machine.remind(translator.deadline)
 
     def _part(self) -> None:
         """Forget services that nobody offers any more."""

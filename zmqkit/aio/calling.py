@@ -12,7 +12,7 @@ from zmqkit.codec import packer
 from zmqkit.errors import RemoteError
 from zmqkit.handles.answers import Load, MakeError, converted
 from zmqkit.handles.calling import Calls, CallTicket, Sender
-from zmqkit.handles.streaming import NOTHING, Parts
+from zmqkit.handles.streaming import NOTHING, Streamed
 
 T = TypeVar("T")
 
@@ -74,11 +74,8 @@ def sender_of(calls: Calls) -> Sender:
     return bell.sender
 
 
-class Stream(Generic[T]):
+class Stream(Streamed, Generic[T]):
     """`async for part in mq.stream(…)`; `async with` it, to end it where the loop is left."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
 
     def __aiter__(self) -> Stream[T]:
         return self
@@ -94,19 +91,11 @@ class Stream(Generic[T]):
                 return part  # type: ignore[no-any-return]
             await Bell.of(self._parts.calls.first).wait(self._parts, None)
 
-    def close(self) -> None:
-        """End it: the worker's generator is closed, and no part comes any more."""
-        self._parts.close()
-
     async def aclose(self) -> None:
-        self._parts.close()
+        self.close()
 
     async def __aenter__(self) -> Stream[T]:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not self._parts.done():
-            self._parts.close()

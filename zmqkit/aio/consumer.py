@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.delivery import Batch, Delivery
 from zmqkit.errors import Closed, StaleLease
-from zmqkit.handles.consumer import Loop, batch_size, log
+from zmqkit.handles.consumer import Loop, batch_size, checked_threads, log
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.inbox import News
 from zmqkit.reactor import now
@@ -21,6 +21,7 @@ from zmqkit.reactor import now
 T = TypeVar("T")
 R = TypeVar("R")
 
+OF_TASKS = " (of tasks)"  # what `threads` counts here
 HOG_SECONDS = 0.01  # after so long without a wait the event loop gets its turn, though more messages are there
 
 
@@ -151,10 +152,9 @@ class Work(Pool, Generic[T]):
     uncounted."""
 
     def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Awaitable[Any]], threads: int) -> None:
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"threads={threads!r}: give a whole number of at least 1 (of tasks)")
+        numbers = range(checked_threads(threads, OF_TASKS))
         self._consumer, self._handler = consumer, handler
-        self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in range(threads)]
+        self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in numbers]
 
     @property
     def ended(self) -> bool:

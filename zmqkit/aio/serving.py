@@ -13,10 +13,10 @@ from types import CoroutineType
 from typing import Any
 
 from zmqkit.aio.bell import Bell
-from zmqkit.aio.consumer import HOG_SECONDS, Pool
+from zmqkit.aio.consumer import HOG_SECONDS, OF_TASKS, Pool
 from zmqkit.codec import packer
 from zmqkit.errors import MessageTooLarge
-from zmqkit.handles.consumer import checked_credit
+from zmqkit.handles.consumer import checked_credit, checked_threads
 from zmqkit.handles.crew import Crew
 from zmqkit.handles.current import CURRENT, Current
 from zmqkit.handles.hand import Credit, Demand
@@ -41,9 +41,7 @@ class Serving(Pool):
     """Tasks that answer calls until `stop`."""
 
     def __init__(self, crew: Crew, threads: int, credit: Credit) -> None:
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"threads={threads!r}: give a whole number of at least 1 (of tasks)")
-        self.count, self.credit = threads, checked_credit(credit)
+        self.count, self.credit = checked_threads(threads, OF_TASKS), checked_credit(credit)
         self.demands: dict[str, Demand] = {}
         self._crew, self._bell, self._pack = crew, Bell.of(crew.session), packer()
         self._over: asyncio.Future[None] = self._bell.loop.create_future()

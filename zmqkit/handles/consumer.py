@@ -153,9 +153,8 @@ class Pool:
     """Threads that do one thing until they are stopped; SIGTERM and SIGINT may do that."""
 
     def __init__(self, threads: int) -> None:
-        if type(threads) is not int or threads < 1:
-            raise ValueError(f"threads={threads!r}: give a whole number of at least 1")
-        self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in range(threads)]
+        numbers = range(checked_threads(threads))
+        self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in numbers]
 
     @property
     def ended(self) -> bool:
@@ -237,6 +236,12 @@ def batch_size(most: int) -> int:
     if type(most) is not int or most < 1:
         raise ValueError(f"{most!r} messages a batch: give a whole number of at least 1")
     return most
+
+
+def checked_threads(threads: int, of: str = "") -> int:
+    if type(threads) is not int or threads < 1:
+        raise ValueError(f"threads={threads!r}: give a whole number of at least 1{of}")
+    return threads
 
 
 def checked_credit(credit: Credit) -> Credit:

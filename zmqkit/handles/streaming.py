@@ -106,11 +106,23 @@ class Parts(Listeners):
         self.calls.cancel(self)
 
 
-class Stream(Generic[T]):
-    """`for part in mq.stream(…)`; `with` it, to end it where the loop is left. Threads may share it."""
+class Streamed:
+    """What the streams of threads and of loops have in common."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+
+    def close(self) -> None:
+        """End it: the worker's generator is closed, and no part comes any more."""
+        self._parts.close()
+
+    def __del__(self) -> None:
+        if not self._parts.done():
+            self._parts.close()
+
+
+class Stream(Streamed, Generic[T]):
+    """`for part in mq.stream(…)`; `with` it, to end it where the loop is left. Threads may share it."""
 
     def __iter__(self) -> Stream[T]:
         return self
@@ -120,16 +132,8 @@ class Stream(Generic[T]):
             self._parts.wait(None)
         return part  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        """End it: the worker's generator is closed, and no part comes any more."""
-        self._parts.close()
-
     def __enter__(self) -> Stream[T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if not self._parts.done():
-            self._parts.close()
