@@ -214,7 +214,7 @@ def test_a_node_that_closes_says_that_what_waited_there_was_not_executed() -> No
         nodes = [zmqkit.Node("tcp://127.0.0.1:0") for _ in range(20)]
         clients = [stack.enter_context(zmqkit.connect(node.endpoint)) for node in nodes]
         futures = [mq.call_soon("price", timeout=2.5) for mq in clients]
-        for node, mq in zip(nodes, clients, strict=True):
+        for node, _ in zip(nodes, clients, strict=True):
             eventually(lambda node=node: "price" in node._core.services)
             node.close()  # its last words and the end of the connection arrive together
         for future in futures:

@@ -46,7 +46,7 @@ def mutate(rule: Rule, directory: Path) -> None:
 def test_every_mutant_is_caught(rule: Rule, tmp_path: Path) -> None:
     mutate(rule, tmp_path)
     # -P: neither the working directory nor this checkout's package comes before the mutated one
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", str(ROOT / "tests" / rule.test)]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-n", "0", str(ROOT / "tests" / rule.test)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-2000:] + done.stderr[-1000:]

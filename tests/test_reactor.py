@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import zmqkit
 from zmqkit.machines.link import ClientMachine
 from zmqkit.reactor import now
+from zmqkit.sockets import Waker
 
 
 class Broken:
@@ -62,3 +65,13 @@ def test_a_client_whose_own_end_is_broken_fails_all_that_waits() -> None:
         else:
             raise AssertionError("it should be closed")
         assert node.queue("q").put(1).seq == 1
+
+
+def test_a_wake_that_comes_late_writes_into_nobody_elses_file(tmp_path: Path) -> None:
+    with (tmp_path / "journal").open("wb") as file:
+        waker = Waker()
+        waker.close()
+        assert fcntl.fcntl(file, fcntl.F_DUPFD, waker.fd) == waker.fd, "a freed number goes to the next one who asks"
+        waker.wake()
+        os.close(waker.fd)
+    assert (tmp_path / "journal").read_bytes() == b""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterable, Sequence
 
 import zmq
@@ -197,9 +198,15 @@ def doubt(monitor: Socket) -> str | None:
 
 
 class Waker:
-    """Wakes the I/O thread out of its poll: one descriptor, readable once somebody has called."""
+    """Wakes the I/O thread out of its poll: one descriptor, readable once somebody has called.
+
+    A thread that is about to wake us may be late, and find us closed: then its eight bytes must not go to whoever has our number now.
+    The lock can be taken twice by one thread, for a signal handler may wake us too.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._open = True
         if hasattr(os, "eventfd"):
             self.fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:
@@ -208,10 +215,12 @@ class Waker:
             os.set_blocking(self._write_fd, False)
 
     def wake(self) -> None:
-        try:
-            os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
-        except BlockingIOError:
-            return  # it is awake already
+        with self._lock:
+            if self._open:
+                try:
+                    os.write(self._write_fd, b"\1\0\0\0\0\0\0\0")
+                except BlockingIOError:
+                    return  # it is awake already
 
     def clear(self) -> None:
         try:
@@ -220,5 +229,7 @@ class Waker:
             return
 
     def close(self) -> None:
-        for fd in {self.fd, self._write_fd}:
-            os.close(fd)
+        with self._lock:
+            self._open = False
+            for fd in {self.fd, self._write_fd}:
+                os.close(fd)

@@ -23,14 +23,15 @@ Rule 4  A worker is registered also while it is busy: `mmi.service` counts worke
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import NamedTuple
 
-from zmqkit.gateways.clients import REQUEST_SECONDS, Clients, size_of
-from zmqkit.gateways.desk import Desk, Event, Frames, Part, Request, Send, Withdrawn
-from zmqkit.gateways.workers import Worker, Workers
+from zmqkit.gateways.broker import Broker
+from zmqkit.gateways.clients import REQUEST_SECONDS, Call, size_of
+from zmqkit.gateways.desk import Desk, Frames, Send
+from zmqkit.gateways.workers import Worker
 from zmqkit.wire import NAME_BYTES_MAX
 
 DOOR = 0
@@ -95,43 +96,21 @@ def name_of(frame: bytes) -> str:
         return ""
 
 
-class Mdp:
-    """`salt` is chance from outside: a few bytes that no other process used."""
-
+class Mdp(Broker):
     def __init__(
         self, desk: Desk, *, salt: bytes, request_seconds: float = REQUEST_SECONDS,
         beat_seconds: float = BEAT_SECONDS, expiry_seconds: float = EXPIRY_SECONDS,
     ) -> None:  # fmt: skip
-        self._desk = desk
-        self._clients = Clients(desk, request_seconds)
-        self._workers = Workers(desk, salt, beat_seconds, expiry_seconds)
+        super().__init__(desk, salt, request_seconds, beat_seconds, expiry_seconds)
         self._questions: deque[Question] = deque()
         self._ask_at = inf
-        self._out: list[Send] = []
         self._parted: dict[bytes, None] = {}  # told DISCONNECT since the last `take`: "and then no further commands"
-        self.dropped: dict[str, int] = Counter()
 
     # -- verbs of the driver --------------------------------------------------------------------------------------------
 
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None:
         self._workers.listen(now)
         self._drop(self._read(peer, list(frames), now))
-        self._workers.restate()
-
-    def hear(self, events: Sequence[Event], now: float) -> None:
-        self._workers.listen(now)
-        for event in events:
-            if isinstance(event, Request):
-                self._workers.hand(event)
-            elif isinstance(event, Withdrawn):
-                self._workers.withdraw(event.job)
-            else:
-                told = self._clients.hear(event)
-                if isinstance(told, str):
-                    self._drop(told)
-                else:
-                    call, body = told
-                    self._send(call.peer, call.head.frames(body, last=not isinstance(event, Part)))
         self._workers.restate()
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
@@ -276,6 +255,9 @@ class Mdp:
 
     # -- what leaves ----------------------------------------------------------------------------------------------------
 
+    def _tell(self, call: Call, frames: Frames, last: bool) -> None:
+        self._send(call.peer, call.head.frames(frames, last=last))
+
     def _send(self, peer: bytes, frames: Frames) -> None:
         self._out.append(Send(DOOR, peer, frames))
 
@@ -283,10 +265,6 @@ class Mdp:
         if peer not in self._parted:
             self._parted[peer] = None
             self._send(peer, tongue.for_worker(tongue.disconnect))
-
-    def _drop(self, reason: str) -> None:
-        if reason:
-            self.dropped[reason] += 1
 
 
 _HEARS: dict[bytes, dict[bytes | None, Callable[[Mdp, bytes, Tongue, Worker | None, Frames], str]]] = {

@@ -19,12 +19,12 @@ Rule 4  A request has one body frame, for the Guide's worker takes messages of e
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from zmqkit.gateways.clients import REQUEST_SECONDS, Clients, size_of
-from zmqkit.gateways.desk import Desk, Event, Request, Send, Withdrawn
-from zmqkit.gateways.workers import Worker, Workers
+from zmqkit.gateways.broker import Broker
+from zmqkit.gateways.clients import REQUEST_SECONDS, Call, size_of
+from zmqkit.gateways.desk import Desk, Frames, Request, Send
+from zmqkit.gateways.workers import Worker
 
 FRONTEND, BACKEND = 0, 1
 READY, HEARTBEAT = b"\x01", b"\x02"
@@ -33,18 +33,13 @@ BEAT_SECONDS = 1.0
 EXPIRY_SECONDS = 3.0
 
 
-class Ppp:
-    """`salt` is chance from outside: a few bytes that no other process used."""
-
+class Ppp(Broker):
     def __init__(
         self, desk: Desk, *, salt: bytes, service: str = SERVICE, request_seconds: float = REQUEST_SECONDS,
         beat_seconds: float = BEAT_SECONDS, expiry_seconds: float = EXPIRY_SECONDS,
     ) -> None:  # fmt: skip
+        super().__init__(desk, salt, request_seconds, beat_seconds, expiry_seconds)
         self._service = service
-        self._clients = Clients(desk, request_seconds)
-        self._workers = Workers(desk, salt, beat_seconds, expiry_seconds)
-        self._out: list[Send] = []
-        self.dropped: dict[str, int] = Counter()
 
     # -- verbs of the driver --------------------------------------------------------------------------------------------
 
@@ -54,25 +49,6 @@ class Ppp:
             self._drop(self._asked(peer, list(frames)))
         else:
             self._drop(self._worked(peer, list(frames)))
-        self._workers.restate()
-
-    def hear(self, events: Sequence[Event], now: float) -> None:
-        self._workers.listen(now)
-        for event in events:
-            if isinstance(event, Request):
-                if len(event.frames) == 1:
-                    self._workers.hand(event)
-                else:
-                    self._workers.refuse(event, "a PPP worker takes one body frame")
-            elif isinstance(event, Withdrawn):
-                self._workers.withdraw(event.job)
-            else:
-                told = self._clients.hear(event)
-                if isinstance(told, str):
-                    self._drop(told)
-                else:
-                    call, answer = told
-                    self._out.append(Send(FRONTEND, call.peer, [*call.head, *(answer or [b""])]))
         self._workers.restate()
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
@@ -130,6 +106,13 @@ class Ppp:
             self._workers.restart(worker, "its worker began anew")
         return "" if signal in (READY, HEARTBEAT) else "bad-message"
 
-    def _drop(self, reason: str) -> None:
-        if reason:
-            self.dropped[reason] += 1
+    # -- what the desk says -----------------------------------------------------------------------------------------------
+
+    def _hand(self, request: Request) -> None:
+        if len(request.frames) == 1:
+            self._workers.hand(request)
+        else:
+            self._workers.refuse(request, "a PPP worker takes one body frame")
+
+    def _tell(self, call: Call, frames: Frames, last: bool) -> None:
+        self._out.append(Send(FRONTEND, call.peer, [*call.head, *(frames or [b""])]))

@@ -15,11 +15,12 @@ from math import inf
 from zmqkit.machines.callers import Budget, Caller, Kept
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.keys import Keys
+from zmqkit.machines.replies import gathered
 from zmqkit.machines.service import Job, Service
 from zmqkit.machines.session import Client
-from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel
+from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
 from zmqkit.records import mask_of, ranges_of
-from zmqkit.wire import REPLY_RANGES_MAX, Call, Cancel, Code, Kind, More, Refused, Reply, Status
+from zmqkit.wire import Call, Cancel, Code, Kind, More, Refused, Status
 
 CALLS_MAX = 16_384  # of one caller, whose outcome it may not have
 CALLS_BYTES_MAX = 256 * 1024 * 1024  # of a node: bodies of calls, and answers that may have to be told again. No new calls beyond that
@@ -203,8 +204,6 @@ class Calls:
             for waiter in job.waiters:
                 self._answer(waiter, 0, 1, status, parcel)
             job.waiters = []
-        elif job.open & mask == mask:
-            self._answer(job, offset, count, status, parcel)
         else:
             for first, length in ranges_of(job.open & mask):
                 self._answer(job, first, length, status, parcel.split(first - offset, length))
@@ -273,29 +272,13 @@ class Calls:
 
     def _reply(self, caller: Caller, answers: list[tuple[Job, int, int, int, Parcel]], start: int) -> int:
         """Send what fits one REPLY; returns where the rest starts."""
-        ranges: list[tuple[int, int, int, int]] = []
-        jobs: list[Job] = []
-        parcels: list[Parcel] = []
-        total = size = 0
-        for job, offset, count, status, parcel in answers[start:]:
-            more = len(parcel.body)
-            if parcels and (len(ranges) == REPLY_RANGES_MAX or total + count > PARCEL_MESSAGES_MAX or size + more > PARCEL_BYTES_MAX):
-                break
-            total, size, number = total + count, size + more, job.first + offset
-            before = ranges[-1] if ranges else (0, 0, 0, -1)
-            if before[0] + before[2] == number and before[3] == status:
-                ranges[-1] = before[0], 0, before[2] + count, status
-            else:
-                ranges.append((number, 0, count, status))
-            parcels.append(parcel)
-            jobs.append(job)
         caller.serial += 1
-        # Merged, also if it is but one: a slice would keep the batch that it came in.
-        reply = Reply(caller.serial, ranges, total, Parcel.merge(parcels))
-        caller.keep(reply, jobs)
+        numbered = ((job.first + offset, 0, count, status, parcel) for job, offset, count, status, parcel in answers[start:])
+        reply, used = gathered(caller.serial, numbered, joins=True)
+        caller.keep(reply, [job for job, *_ in answers[start : start + used]])
         if not caller.relinked:
             self._core.send(self._core.clients[caller.client].peer, reply)
-        return start + len(parcels)
+        return start + used
 
     # -- links and time -------------------------------------------------------------------------------------------------
 

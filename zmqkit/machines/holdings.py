@@ -15,11 +15,11 @@ from math import inf
 from typing import NamedTuple
 
 from zmqkit.machines.events import Allowed, Cancelled, Event, Judged, Revoked
-from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel
+from zmqkit.machines.replies import gathered
+from zmqkit.parcel import Parcel
 from zmqkit.records import mask_of, ranges_of
 from zmqkit.wire import (
     ENTRIES_MAX,
-    REPLY_RANGES_MAX,
     Answer,
     Back,
     BackKind,
@@ -231,7 +231,8 @@ class Holdings:
         yield from parts
         replies, self._replies = self._replies, []
         while replies:
-            reply, replies = _merged(replies)
+            reply, used = gathered(0, ((token, *ended) for token, ended in replies), joins=False)
+            replies = replies[used:]
             yield reply
 
     def resume(self) -> None:
@@ -320,20 +321,6 @@ class Holdings:
             self.leases.pop(lease.token, None)
             if not self.leases:
                 self.shortest = inf
-
-
-def _merged(replies: list[tuple[int, Ended]]) -> tuple[Reply, list[tuple[int, Ended]]]:
-    """As many as fit one REPLY, and the rest."""
-    ranges: list[tuple[int, int, int, int]] = []
-    total = size = 0
-    for token, ended in replies:
-        more = len(ended.bodies.body)
-        if len(ranges) == REPLY_RANGES_MAX or total + ended.count > PARCEL_MESSAGES_MAX or (ranges and size + more > PARCEL_BYTES_MAX):
-            break
-        ranges.append((token, ended.offset, ended.count, ended.status))
-        total, size = total + ended.count, size + more
-    bodies = [ended.bodies for _, ended in replies[: len(ranges)]]
-    return Reply(0, ranges, total, bodies[0] if len(bodies) == 1 else Parcel.merge(bodies)), replies[len(ranges) :]
 
 
 def _ghost(token: int) -> HeldLease:
