@@ -330,7 +330,7 @@ RULES = [
     Rule(
         "R-C4 tried", "A key that waits for its second worker may have been executed when its deadline comes.",
         KEYS + "test_a_key_that_waits_for_its_second_worker_may_have_been_executed_when_its_deadline_comes",
-        AT_CALLS, "        return job.open if run.pending and not run.tried else 0", "        return job.open if run.pending else 0",
+        AT_CALLS, "        return job.open if run.pending and run.untouched else 0", "        return job.open if run.pending else 0",
     ),
     Rule(
         "R-C5", "No call is started after its deadline.",

@@ -332,7 +332,7 @@ async def test_services_come_and_go_while_serving(node: zmqkit.Node) -> None:  #
 
         async def gone() -> bool:
             try:
-                await mq.call("aio-second", timeout=0.1, retries=0)
+                await mq.call("aio-second", timeout=SOON, retries=0)
             except zmqkit.NoWorker:
                 return True
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from calls_bench import MARKED, CallBench
 from node_bench import ManualLog
 
@@ -307,6 +308,26 @@ def test_with_one_attempt_a_call_that_comes_back_unstarted_ends_at_once_if_nobod
     bench.serve("w", window=0, beat=2, seen=token, held=[(token, 1)])
     bench.back(worker, token, kind=wire.BackKind.UNSTARTED)
     assert bench.ends(caller) == [(1, "NO_WORKER")]
+
+
+@pytest.mark.parametrize("leaves", ["says so", "loses its link"])
+def test_with_one_attempt_a_call_that_waits_ends_when_the_last_worker_leaves(leaves: str) -> None:
+    bench = CallBench()
+    caller, first, last = bench.connect("c"), bench.serve("v"), bench.serve("w")
+    bench.call(caller, 1, 4, attempts=1)
+    bench.call(caller, 5)
+    bench.call(caller, 6, key="k", attempts=1)
+    tokens = [bench.one_lease(worker).token for worker in (first, last)]
+    bench.machine.lost(first, bench.now)
+    bench.turn()
+    assert bench.ends(caller) == []  # there is one worker left
+    if leaves == "says so":
+        bench.serve("w", window=0, beat=2, seen=tokens[1], held=[(tokens[1], 1)])
+    else:
+        bench.machine.lost(last, bench.now)
+        bench.turn()
+    assert bench.ends(caller) == [(3, "NO_WORKER"), (4, "NO_WORKER"), (6, "NO_WORKER")]
+    assert bench.leases(bench.serve("u", window=5)) == [(5, 1)]  # it may wait for another worker
 
 
 def test_a_worker_that_has_been_silent_for_patience_serves_nothing() -> None:

@@ -22,7 +22,7 @@ from zmqkit.wire import Cancel, More, Part, Reply, Status, Verdict
 class Answering:
     def __init__(self, core: Core, calls: Calls, leasing: Leasing, settling: Settling) -> None:
         self._core, self._calls, self._leasing, self._settling = core, calls, leasing, settling
-        leasing.end_calls, leasing.adopt_calls = self.end, self.adopt
+        leasing.end_calls, leasing.adopt_calls, leasing.unserved = self.end, self.adopt, calls.unserved
 
     def reply(self, client: Client, command: Reply) -> None:
         place = 0

@@ -109,14 +109,14 @@ class Calls:
         joined = entry.run
         if joined is None:
             self._answer(job, 0, 1, entry.status, entry.body)
-        elif job.attempts == 1 and joined.pending and not (joined.tried or self.serves(job.service)):
+        elif job.attempts == 1 and joined.pending and joined.untouched and not self.serves(job.service):
             self._conclude(job, job.open, Status.NO_WORKER)
         else:
             joined.waiters.append(job)
             joined.deadline, joined.attempts = max(joined.deadline, job.deadline), max(joined.attempts, job.attempts)
 
     def _offer(self, job: Job) -> None:
-        if job.attempts == 1 and not self.serves(job.service):
+        if job.impatient and not self.serves(job.service):
             self._conclude(job, job.open, Status.NO_WORKER)
         else:
             job.service.wait(job, job.open)
@@ -172,7 +172,7 @@ class Calls:
         run = self._run_of(job)
         if run is job:
             return job.open & job.pending
-        return job.open if run.pending and not run.tried else 0
+        return job.open if run.pending and run.untouched else 0
 
     def _leave(self, waiter: Job) -> None:
         run = self._run_of(waiter)
@@ -212,13 +212,20 @@ class Calls:
         """Nobody has begun with these calls, or another worker may: they wait once more, inside their deadline."""
         if job.key and not job.waiters:
             return self._give_up(job)
-        if job.attempts == 1 and not job.tried and not (self._core.stopping or self.serves(job.service)):
+        if job.impatient and not (self._core.stopping or self.serves(job.service)):
             return self._conclude(job, mask, Status.NO_WORKER)
         job.service.wait(job, mask, again=True)
         self._core.hungry[job.service.number] = job.service
         if self._core.stopping:
             for waiter in job.waiters[:] if job.key else [job]:
                 self._refuse(waiter)
+
+    def unserved(self, service: Service) -> None:
+        """The last worker has left."""
+        for job in dict.fromkeys(job for job, *_ in service.line if job.pending and job.impatient):
+            waiting = job.pending
+            service.forget(job, waiting)
+            self._conclude(job, waiting, Status.NO_WORKER)
 
     def lost(self, job: Job, mask: int, cause: str) -> None:
         """Their worker has them no more, and nobody knows what it did."""

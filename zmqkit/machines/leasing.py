@@ -35,6 +35,7 @@ class Leasing:
         # Of leases of calls, set by Answering: what becomes of them at their end, and what is said on a new link.
         self.end_calls: Callable[[Lease, int, Cause, str], None]
         self.adopt_calls: Callable[[Client, Lease], None]
+        self.unserved: Callable[[Service], None]
         self.counter = 0  # of the newest token of this epoch
         self._next_scan = inf  # in heard time
         self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
@@ -205,7 +206,7 @@ class Leasing:
         """Its link has ended. It may come back and list what it holds."""
         client.peer = b""
         for number in client.consumers:
-            self._core.by_number[number].consumers.pop(client.id, None)  # until it restates its window
+            self._leave(self._core.by_number[number], client)  # until it restates its window
         for lease in client.leases.values():
             grace = self._core.by_number[lease.queue].policy.grace
             if lease.open and client.last_ready + grace < lease.deadline:
@@ -270,9 +271,14 @@ class Leasing:
             if window:
                 queue.consumers.setdefault(client.id, consumer)
             else:
-                queue.consumers.pop(client.id, None)
+                self._leave(queue, client)
             core.hungry[number] = queue  # there is more room, or whoever ran dry for its suspects has left it
         client.consumers = {number: consumer for number, consumer in client.consumers.items() if consumer.window or consumer.open}
+
+    def _leave(self, queue: Queue | Service, client: Client) -> None:
+        left = queue.consumers.pop(client.id, None)
+        if left is not None and not queue.consumers and isinstance(queue, Service):
+            self.unserved(queue)
 
     def owe_echo(self, client: Client) -> None:
         self._echoes[client.id] = client

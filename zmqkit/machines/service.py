@@ -49,6 +49,16 @@ class Job:
     def qseq(self) -> int:
         return self.first
 
+    @property
+    def untouched(self) -> bool:
+        """Nobody has begun with what waits of it. (With a key a worker that was lost may have.)"""
+        return not (self.key and self.tried)
+
+    @property
+    def impatient(self) -> bool:
+        """If nobody serves it, that is the end."""
+        return self.attempts == 1 and self.untouched
+
 
 class Service:
     """What Leasing knows a queue by: number, name, policy, consumers, ready, pick, lease."""
