@@ -188,8 +188,8 @@ class Pool:
         def on_signal(number: int, frame: FrameType | None) -> None:
             if self.ended:
                 raise KeyboardInterrupt
+            self.stop()  # before we say so: the second one may interrupt us here
             log.info("stopping: what runs is finished, a second signal ends at once")
-            self.stop()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
