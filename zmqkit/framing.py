@@ -41,8 +41,7 @@ class Malformed(Exception):
     """These frames are no ZMK1 command."""
 
 
-_QUEUE = unmarked(NAME_BYTES_MAX)
-_NAME = name(NAME_BYTES_MAX)  # of a queue, or the marked one of a service
+_NAME = name(NAME_BYTES_MAX)  # of a queue, or the marked one of a service or topic
 _SERVICE = unmarked(NAME_BYTES_MAX - 1)
 _U32 = Integer(0, 2**32 - 1)
 _U64 = Integer(0, 2**64 - 1)
@@ -50,8 +49,11 @@ _SEQ = Integer(1, 2**63)
 _COUNT = Integer(1, PARCEL_MESSAGES_MAX)
 _OFFSET = Integer(0, PARCEL_MESSAGES_MAX - 1)
 _KEY = text_up_to(NAME_BYTES_MAX)
+_TOPIC = unmarked(NAME_BYTES_MAX - 1)
+_PREFIXES = list_of(text_up_to(NAME_BYTES_MAX), wire.PREFIXES_MAX)
 _EPOCH = Integer(0, 2**24 - 1)
 _DURATION = seconds()
+PREFIXES_CHARS_MAX = 1500  # of a SUB: up to four bytes each, they fit a header
 
 
 def _window(value: Any) -> bool:
@@ -189,6 +191,8 @@ class Large(Shape):
 
 
 def _put(fields: Fields) -> None:
+    if fields[0].startswith(wire.SERVICE_MARK):
+        raise Malformed("PUT to a service")
     if fields[3] > fields[1]:
         raise Malformed("PUT of numbers below its own base")
 
@@ -226,11 +230,22 @@ def _reply(fields: Fields) -> None:
         raise Malformed("REPLY whose ranges are not its count")
 
 
+def _sub(fields: Fields) -> None:
+    if sum(map(len, fields[2])) + sum(map(len, fields[3])) > PREFIXES_CHARS_MAX:
+        raise Malformed("SUB with prefixes that do not fit a header")
+
+
+def _live(fields: Fields) -> None:
+    _, _, _, span, mask, count, _ = fields
+    if (int.from_bytes(mask, "little").bit_count() if mask else span) != count or len(mask) > (span + 7) // 8:
+        raise Malformed("LIVE whose mask is not its count")
+
+
 _SHAPES: tuple[Shape, ...] = (
     Shape(wire.Hello, list_of(_U32, wire.VERSIONS_MAX), blob(16), _U32, blob(0, 16), _EPOCH),
     Shape(wire.Welcome, _U32, blob(16), _EPOCH, _DURATION, _DURATION, _limits),
     Shape(wire.NoSession),
-    Batch(wire.Put, _QUEUE, _SEQ, _COUNT, _SEQ, count=2, offered=True, refine=_put),
+    Batch(wire.Put, _NAME, _SEQ, _COUNT, _SEQ, count=2, offered=True, refine=_put),
     Shape(wire.Confirm, _NAME, _SEQ, _SEQ, _SEQ, text(20)),
     Shape(wire.Refused, _U32, text(NAME_BYTES_MAX), _U64, _U64, _U32, _DURATION, text(TEXT_CHARS_MAX)),
     Entries(wire.Ready, _U32, _U64, list_of(_window, HEADER_BYTES_MAX), _U64, entry="<QIf", refine=_ready),
@@ -249,6 +264,15 @@ _SHAPES: tuple[Shape, ...] = (
     Batch(wire.Part, _U64, _OFFSET, _SEQ, _COUNT, count=3),
     Batch(wire.Reply, _U64, list_of(_range, wire.REPLY_RANGES_MAX), _COUNT, count=2, refine=_reply),
     Shape(wire.More, _U64, _OFFSET, _U32, _U32),
+    Shape(wire.Sub, _U32, _TOPIC, _PREFIXES, _PREFIXES, Integer(0, max(wire.Start)), _EPOCH, _U64, _DURATION, text_up_to(NAME_BYTES_MAX), _U32,
+          refine=_sub),
+    Shape(wire.Unsub, _U32),
+    Shape(wire.Seen, _U32, _U64),
+    Shape(wire.Pos, _U32, _EPOCH, _U64),
+    Shape(wire.Reset, _U32, _EPOCH, _U64, _U64, _U64, Integer(0, max(wire.Scope))),
+    Batch(wire.Chunk, _U32, _U64, _COUNT, count=2),
+    Batch(wire.Live, _U32, _U64, _SEQ, _COUNT, blob_up_to(PARCEL_MESSAGES_MAX // 8), _COUNT, count=5, refine=_live),
+    Shape(wire.At, _U32, _EPOCH, _U64),
 )  # fmt: skip
 _BY_COMMAND = {shape.command: shape for shape in _SHAPES}
 _BY_NUMBER = {shape.number: shape for shape in _SHAPES}

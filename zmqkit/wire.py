@@ -47,7 +47,14 @@ class Kind(IntEnum):
     CANCEL = 20
     PART = 21
     REPLY = 22
-    # Reserved for topics (23 to 30).
+    SUB = 23
+    UNSUB = 24
+    SEEN = 25
+    POS = 26
+    RESET = 27
+    CHUNK = 28
+    LIVE = 29
+    AT = 30
     MORE = 31
 
 
@@ -95,6 +102,17 @@ class Status(IntEnum):
     MAYBE_EXECUTED = 5  # dispatched, and nobody knows more
 
 
+class Start(IntEnum):
+    """Where a subscription begins."""
+
+    SNAPSHOT = 0  # with what holds now
+    NOW = 1  # with the next update
+    BEGINNING = 2  # with the oldest update that is kept
+    POSITION = 3  # behind this one, if it still means what it meant
+    SEQ = 4  # behind this number of the node's present count
+    TIME = 5  # with the first update that is kept and not older
+
+
 class Hello(NamedTuple):
     versions: list[int]
     client: bytes
@@ -117,7 +135,7 @@ class NoSession(NamedTuple):
 
 
 class Put(NamedTuple):
-    queue: str
+    queue: str  # or the marked name of a topic
     first: int  # number in the stream (client, queue) of the first message
     count: int  # type: ignore[assignment]
     base: int  # lowest number neither confirmed nor refused
@@ -285,12 +303,96 @@ class Reply(NamedTuple):
     parcel: Parcel
 
 
+class Sub(NamedTuple):
+    """A subscription begins, or goes on over a new link. Its `number` is new each time: what still comes for an older one is not for it."""
+
+    number: int
+    topic: str
+    prefixes: list[str]  # of keys; "" is all
+    fresh: list[str]  # of these a snapshot is wanted, though the rest goes on where it was
+    start: int
+    epoch: int  # of POSITION
+    seq: int  # of POSITION and SEQ
+    time: float  # of TIME: Unix time
+    name: str  # of a position that the node keeps, and that comes before `start`; "": none
+    window: int  # bytes of updates that may be under way
+
+
+class Unsub(NamedTuple):
+    number: int
+
+
+class Seen(NamedTuple):
+    """Flow control: so many bytes of updates have been taken in all, under this number."""
+
+    number: int
+    taken: int
+
+
+class Pos(NamedTuple):
+    """The application has taken all up to here: keep that under the name of this subscription."""
+
+    number: int
+    epoch: int
+    seq: int
+
+
+class Scope(IntEnum):
+    """Of which keys a snapshot follows."""
+
+    NONE = 0
+    FRESH = 1  # those that the SUB called so: it goes on where it was
+    ALL = 2  # what was known before is no base any more
+
+
+class Reset(NamedTuple):
+    """Where a subscription goes on, in the node's present count. A snapshot follows, in CHUNKs and an AT that ends it, if `scope` says so."""
+
+    number: int
+    epoch: int
+    seq: int  # the next update has a higher one
+    first: int  # what is missing, in the count that the subscriber named; first > last: nothing
+    last: int
+    scope: int
+
+
+class Chunk(NamedTuple):
+    """A part of the state, as it is behind update `seq`."""
+
+    number: int
+    seq: int
+    count: int  # type: ignore[assignment]
+    parcel: Parcel
+
+
+class Live(NamedTuple):
+    """Updates first … first + span - 1, as far as they match; `prev` is the last number before them that this link has told of."""
+
+    number: int
+    prev: int
+    first: int
+    span: int
+    mask: bytes  # bit i, little endian: update first + i is here; b"": all are
+    count: int  # type: ignore[assignment]
+    parcel: Parcel
+
+
+class At(NamedTuple):
+    """All that matches has been told up to here."""
+
+    number: int
+    epoch: int
+    seq: int
+
+
 class Bye(NamedTuple):
     """The last word on a link."""
 
 
 Command = (
     Hello | Welcome | NoSession | Put | Confirm | Refused | Ready | Echo | Lease | Done | Answer | Back | Save | Ask | Told | Bye
-    | Call | Cancel | More | Part | Reply
+    | Call | Cancel | More | Part | Reply | Sub | Unsub | Seen | Pos | Reset | Chunk | Live | At
 )
 SERVICE_MARK = "\0"  # begins the name of a service where names of queues stand too; no queue's name begins so
+TOPIC_MARK = "\1"  # begins the name of a topic in PUT, CONFIRM and REFUSED
+PREFIXES_MAX = 64  # of one subscription

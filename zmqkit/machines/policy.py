@@ -77,5 +77,42 @@ class QueuePolicy:
         return cls(**known)
 
 
+@dataclass(frozen=True, slots=True)
+class TopicPolicy:
+    """What a topic keeps. None: no limit.
+
+    keep_values   the last value of each key is kept, so that a late joiner gets a snapshot
+    max_messages  updates that are kept as history, for those who lag behind or ask for them; whole batches
+    max_bytes     the same, in bytes of their bodies
+    max_age       the same, in seconds
+    """
+
+    keep_values: bool = True
+    max_messages: int | None = 100_000
+    max_bytes: int | None = None
+    max_age: float | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.keep_values) is not bool:
+            raise ValueError(f"keep_values={self.keep_values!r}: give True or False")
+        for name in ("max_messages", "max_bytes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}={value!r}: give a whole number of at least 1, or None for no limit")
+        if self.max_age is not None and not _positive(self.max_age):
+            raise ValueError(f"max_age={self.max_age!r}: give seconds above 0, or None for no limit")
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, given: dict[str, Any]) -> TopicPolicy:
+        """Raises ValueError or TypeError for what is no policy. Fields that are not given take their defaults."""
+        unknown = sorted(set(given) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"this node knows no policy field {unknown[0]!r}")
+        return cls(**given)
+
+
 def _positive(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= SECONDS_MAX

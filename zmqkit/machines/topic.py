@@ -1,0 +1,168 @@
+"""One topic of a node: numbered updates, the state that they add up to, and which of them are kept.
+
+Rule 1  An update counts from the moment its record is durable (R-T4): then it is history, part of the state, and told.
+Rule 2  The state is the fold of all updates in order. A ttl that runs out is an update too, made by the node: a deletion.
+Rule 3  History ends at the floor, and the floor is a record: a replay trims by the same decisions, not by its own clock.
+Rule 4 (R-T3)  A position (epoch, seq) still means what it meant if no later epoch began below it: else its number was given
+        again, behind a crash that lost the log's tail.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from zmqkit import records
+from zmqkit.machines.history import History
+from zmqkit.machines.parts import Row
+from zmqkit.machines.policy import TopicPolicy
+from zmqkit.updates import Held, Updates
+
+RECENT_BYTES = 8 * 1024 * 1024  # of batches that are kept decoded: whoever follows at the head reads no log
+EPOCHS_MAX = 1000  # of which the beginning is known; a position of an older one is none any more
+
+Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
+
+
+class Landing(NamedTuple):
+    """Updates that wait for durability."""
+
+    row: Row
+    updates: Updates
+
+
+class Topic:
+    def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Updates]) -> None:
+        self.number, self.name, self.policy = number, name, policy  # the name with its mark
+        self.next_qseq = 1
+        self.history = History()
+        self.values: dict[str, Value] = {}
+        self.ends: list[tuple[float, str]] = []  # heap of ttls; one that was replaced meanwhile goes when met
+        self.epochs: list[tuple[int, int]] = []  # (epoch, last seq when it began), of epochs with updates, ascending
+        self.names: dict[str, tuple[int, int]] = {}  # positions that subscribers keep here
+        self._read = read
+        self._recent: OrderedDict[int, Updates] = OrderedDict()  # by position
+        self._recent_bytes = 0
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def number_messages(self, count: int) -> int:
+        """Numbers for updates that become a record now. Returns the first."""
+        seq = self.next_qseq
+        self.next_qseq += count
+        return seq
+
+    def landing(self, record: records.Put, position: int) -> Landing:
+        """The updates of a record, on their way."""
+        return Landing(Row(record.qseq, record.count, position, len(record.parcel.body), record.at), Updates.read(record.parcel))
+
+    def land(self, what: Landing) -> None:
+        """Rule 1."""
+        row, updates = what
+        self.history.append(row)
+        self._remember(row.position, updates)
+        if self.policy.keep_values:
+            self.fold(updates, row.at)
+
+    @property
+    def head(self) -> int:
+        """The newest update that counts."""
+        return self.history.next_seq - 1
+
+    def fold(self, updates: Updates, at: float) -> None:
+        """Rule 2."""
+        values = self.values
+        if updates.plain:
+            values.update(zip(updates.keys, updates.values))  # type: ignore[arg-type]  # noqa: B905 — they are as long as each other
+            return
+        for key, value in zip(updates.keys, updates.values, strict=True):
+            if value is None:
+                values.pop(key, None)
+            elif type(value) is list:
+                values[key] = value[0], at + value[1]
+                heappush(self.ends, (at + value[1], key))
+            else:
+                values[key] = value  # type: ignore[assignment]
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        return self.ends[0][0] if self.ends else None
+
+    def ended(self, now: float) -> list[str]:
+        """Keys whose ttl has run out: to be deleted by an update."""
+        found: dict[str, None] = {}
+        while self.ends and self.ends[0][0] <= now:
+            end, key = heappop(self.ends)
+            value = self.values.get(key)
+            if type(value) is tuple and value[1] == end:
+                found[key] = None
+        return list(found)
+
+    def surplus(self, now: float) -> records.Ranges:
+        """Of the oldest batches, what the policy keeps no longer. Gathered: each trim is a record."""
+        history, policy = self.history, self.policy
+        messages, size = history.messages, history.size
+        count = place = 0
+        for place in range(history.first, history.end):
+            row = history.at(place)
+            over = (
+                (policy.max_messages is not None and messages - row.count >= policy.max_messages)
+                or (policy.max_bytes is not None and size - row.size >= policy.max_bytes)
+                or (policy.max_age is not None and row.at < now - policy.max_age)
+            )
+            if not over:
+                break
+            messages, size, count = messages - row.count, size - row.size, count + row.count
+        rows = place - history.first
+        return [(history.floor, count)] if count and rows >= (history.end - history.first) // 32 else []
+
+    def trim(self, record: records.Drop) -> list[int]:
+        """Rule 3. Where the bodies of what went stand."""
+        gone = []
+        for first, count in record.ranges:
+            while self.history.messages and self.history.floor < first + count:
+                gone.append(self.history.pop().position)
+        return gone
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def updates_at(self, place: int) -> Updates:
+        position = self.history.at(place).position
+        updates = self._recent.get(position)
+        if updates is None:
+            updates = self._read(position)
+            self._remember(position, updates)
+        return updates
+
+    def _remember(self, position: int, updates: Updates) -> None:
+        self._recent[position] = updates
+        self._recent_bytes += len(updates.body)
+        while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
+            self._recent_bytes -= len(self._recent.popitem(last=False)[1].body)
+
+    def held(self, keys: Iterable[str], now: float) -> Iterable[tuple[str, Held]]:
+        """Those of the keys that have a value, as an update would say it now."""
+        values = self.values
+        for key in keys:
+            value = values.get(key)
+            if type(value) is tuple:
+                if value[1] > now:
+                    yield key, [value[0], value[1] - now]
+            elif value is not None:
+                yield key, value  # type: ignore[misc]
+
+    # -- positions --------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.epochs.append((epoch, self.next_qseq - 1))
+        del self.epochs[:-EPOCHS_MAX]
+
+    def holds(self, epoch: int, seq: int) -> bool:
+        """Rule 4."""
+        if seq > self.head or (self.epochs and epoch < self.epochs[0][0]):
+            return seq == 0
+        return all(seq <= last for began, last in self.epochs if began > epoch)

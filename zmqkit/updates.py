@@ -1,0 +1,118 @@
+"""Updates: a parcel of a topic's keyed updates.
+
+Each message is a msgpack text, the key, and behind it
+
+    bin              the encoded value
+    nil              the key is deleted
+    [bin, seconds]   the value, and how long it holds
+
+So a node learns the keys of a whole batch in one call, and never decodes a value. Messages stand one behind the other, so
+batches are joined by joining their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any
+
+import msgpack
+
+from zmqkit.fields import SECONDS_MAX
+from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel, refuse_ext
+
+KEY_CHARS_MAX = 255
+Held = bytes | None | list[Any]  # a value as it stands in a batch
+
+_ARRAY = Struct(">BI")  # msgpack's header of an array with up to 2^32 items
+_PLAIN, _KINDS = {bytes}, {bytes, type(None), list}
+_pack = msgpack.Packer(use_bin_type=True).pack
+
+
+class Updates(Parcel):
+    """A parcel whose keys and values are known. `plain`: every value is one, without an end."""
+
+    __slots__ = ("keys", "plain", "values")
+
+    keys: list[str]
+    values: list[Held]
+    plain: bool
+
+    @classmethod
+    def read(cls, parcel: Parcel) -> Updates:
+        """Raises ValueError for what are no updates."""
+        if isinstance(parcel, Updates):
+            return parcel
+        if parcel.columns is not None:
+            raise ValueError("updates have no headers")
+        updates = cls(parcel.count, parcel.sizes, parcel.body)
+        items = _unpack(2 * parcel.count, parcel.body)
+        updates.keys, updates.values = keys, values = items[::2], items[1::2]
+        if set(map(type, keys)) != {str} or not 0 < min(map(len, keys)) <= max(map(len, keys)) <= KEY_CHARS_MAX:
+            raise ValueError(f"a key is a text of 1 to {KEY_CHARS_MAX} letters")
+        kinds = set(map(type, values))
+        updates.plain = kinds == _PLAIN
+        if not kinds <= _KINDS or (list in kinds and not all(_holds(value) for value in values if type(value) is list)):
+            raise ValueError("a value that is none")
+        return updates
+
+    @classmethod
+    def make(cls, keys: list[str], values: list[Held]) -> Updates:
+        """Of pairs that were read before."""
+        messages = [_pack(key) + _pack(value) for key, value in zip(keys, values, strict=True)]
+        parcel = Parcel.of(messages)
+        updates = cls(parcel.count, parcel.sizes, parcel.body)
+        updates.keys, updates.values = keys, values
+        updates.plain = set(map(type, values)) == _PLAIN
+        return updates
+
+    def matching(self, prefixes: tuple[str, ...]) -> tuple[bytes, Parcel | None]:
+        """Those under these prefixes: a mask (b"": all of them), and their parcel (None: there are none)."""
+        chosen = [index for index, key in enumerate(self.keys) if key.startswith(prefixes)]
+        if len(chosen) == self.count:
+            return b"", self
+        if not chosen:
+            return b"", None
+        mask = bytearray((self.count + 7) // 8)
+        for index in chosen:
+            mask[index >> 3] |= 1 << (index & 7)
+        keys, values = self.keys, self.values
+        return bytes(mask), Updates.make([keys[index] for index in chosen], [values[index] for index in chosen])
+
+
+def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
+    """One update, encoded. `value` None: the key is deleted."""
+    return _pack(key) + _pack(value if ttl is None else [value, ttl])  # type: ignore[no-any-return]
+
+
+def portions(pairs: Iterable[tuple[str, Held]], messages_max: int = PARCEL_MESSAGES_MAX, bytes_max: int = PARCEL_BYTES_MAX) -> Iterable[Updates]:
+    """Pairs as batches within these limits; a single one may be larger than `bytes_max`."""
+    keys: list[str] = []
+    values: list[Held] = []
+    size = 0
+    for key, value in pairs:
+        more = len(key) + (len(value[0]) if type(value) is list else len(value or b""))
+        if keys and (len(keys) == messages_max or size + more > bytes_max):
+            yield Updates.make(keys, values)
+            keys, values, size = [], [], 0
+        keys.append(key)
+        values.append(value)
+        size += more
+    if keys:
+        yield Updates.make(keys, values)
+
+
+def _unpack(count: int, joined: Any) -> list[Any]:
+    try:
+        items = msgpack.unpackb(
+            b"".join((_ARRAY.pack(0xDD, count), joined)), ext_hook=refuse_ext, max_ext_len=0, max_array_len=2 * PARCEL_MESSAGES_MAX, max_map_len=0
+        )
+    except Exception as error:  # msgpack raises whatever a hostile byte leads it to
+        raise ValueError(f"no updates: {type(error).__name__}: {error}") from None
+    if len(items) != count:
+        raise ValueError(f"{len(items)} keys and values instead of {count}")
+    return items  # type: ignore[no-any-return]
+
+
+def _holds(value: list[Any]) -> bool:
+    return len(value) == 2 and type(value[0]) is bytes and type(value[1]) in (int, float) and 0 < value[1] <= SECONDS_MAX
