@@ -12,16 +12,18 @@ batches are joined by joining their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import chain
 from struct import Struct
 from typing import Any
 
 import msgpack
 
 from zmqkit.fields import SECONDS_MAX
-from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Parcel, refuse_ext
+from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Buffer, Parcel, refuse_ext
 
 KEY_CHARS_MAX = 255
+UPDATES_BYTES_MAX = PARCEL_BYTES_MAX - 64  # so that one may come in a snapshot, where its ttl takes more
+ALL = ("",)  # the prefixes of every key
 Held = bytes | None | list[Any]  # a value as it stands in a batch
 
 _ARRAY = Struct(">BI")  # msgpack's header of an array with up to 2^32 items
@@ -45,15 +47,13 @@ class Updates(Parcel):
             return parcel
         if parcel.columns is not None:
             raise ValueError("updates have no headers")
+        if len(parcel.body) > UPDATES_BYTES_MAX:
+            raise ValueError(f"updates of {len(parcel.body):,} bytes, the limit is {UPDATES_BYTES_MAX:,}")
         updates = cls(parcel.count, parcel.sizes, parcel.body)
-        items = _unpack(2 * parcel.count, parcel.body)
-        updates.keys, updates.values = keys, values = items[::2], items[1::2]
-        if set(map(type, keys)) != {str} or not 0 < min(map(len, keys)) <= max(map(len, keys)) <= KEY_CHARS_MAX:
-            raise ValueError(f"a key is a text of 1 to {KEY_CHARS_MAX} letters")
-        kinds = set(map(type, values))
-        updates.plain = kinds == _PLAIN
-        if not kinds <= _KINDS or (list in kinds and not all(_holds(value) for value in values if type(value) is list)):
-            raise ValueError("a value that is none")
+        updates.keys, updates.values = _checked(_unpack(b"".join((_ARRAY.pack(0xDD, 2 * parcel.count), parcel.body))))
+        if len(updates.keys) != parcel.count:
+            raise ValueError(f"{len(updates.keys)} updates instead of {parcel.count}")
+        updates.plain = set(map(type, updates.values)) == _PLAIN
         return updates
 
     @classmethod
@@ -66,9 +66,11 @@ class Updates(Parcel):
         updates.plain = set(map(type, values)) == _PLAIN
         return updates
 
-    def matching(self, prefixes: tuple[str, ...]) -> tuple[bytes, Parcel | None]:
-        """Those under these prefixes: a mask (b"": all of them), and their parcel (None: there are none)."""
-        chosen = [index for index, key in enumerate(self.keys) if key.startswith(prefixes)]
+    def matching(self, prefixes: tuple[str, ...], skip: int = 0) -> tuple[bytes, Parcel | None]:
+        """Those under these prefixes, but for the first `skip`: a mask (b"": all of them), and their parcel (None: there are none)."""
+        if prefixes == ALL and not skip:
+            return b"", self
+        chosen = [index for index, key in enumerate(self.keys) if key.startswith(prefixes) and index >= skip]
         if len(chosen) == self.count:
             return b"", self
         if not chosen:
@@ -85,33 +87,34 @@ def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
     return _pack(key) + _pack(value if ttl is None else [value, ttl])  # type: ignore[no-any-return]
 
 
-def portions(pairs: Iterable[tuple[str, Held]], messages_max: int = PARCEL_MESSAGES_MAX, bytes_max: int = PARCEL_BYTES_MAX) -> Iterable[Updates]:
-    """Pairs as batches within these limits; a single one may be larger than `bytes_max`."""
-    keys: list[str] = []
-    values: list[Held] = []
-    size = 0
-    for key, value in pairs:
-        more = len(key) + (len(value[0]) if type(value) is list else len(value or b""))
-        if keys and (len(keys) == messages_max or size + more > bytes_max):
-            yield Updates.make(keys, values)
-            keys, values, size = [], [], 0
-        keys.append(key)
-        values.append(value)
-        size += more
-    if keys:
-        yield Updates.make(keys, values)
+def packed(keys: list[str], values: list[Held]) -> Parcel:
+    """A piece of a state: its pairs as one message, one msgpack array. Made in one call, where an update each would take a thousand."""
+    return Parcel.of([_pack(list(chain.from_iterable(zip(keys, values, strict=True))))])
 
 
-def _unpack(count: int, joined: Any) -> list[Any]:
+def unpacked(parcel: Parcel) -> tuple[list[str], list[Held]]:
+    """The inverse of `packed`. Raises ValueError."""
+    return _checked(_unpack(parcel.body))
+
+
+def _checked(items: list[Any]) -> tuple[list[str], list[Held]]:
+    keys, values = items[::2], items[1::2]
+    if len(keys) != len(values) or set(map(type, keys)) != {str} or not 0 < min(map(len, keys)) <= max(map(len, keys)) <= KEY_CHARS_MAX:
+        raise ValueError(f"a key is a text of 1 to {KEY_CHARS_MAX} letters")
+    kinds = set(map(type, values))
+    if not kinds <= _KINDS or (list in kinds and not all(_holds(value) for value in values if type(value) is list)):
+        raise ValueError("a value that is none")
+    return keys, values
+
+
+def _unpack(data: Buffer) -> list[Any]:
     try:
-        items = msgpack.unpackb(
-            b"".join((_ARRAY.pack(0xDD, count), joined)), ext_hook=refuse_ext, max_ext_len=0, max_array_len=2 * PARCEL_MESSAGES_MAX, max_map_len=0
-        )
+        items = msgpack.unpackb(data, ext_hook=refuse_ext, max_ext_len=0, max_array_len=2 * PARCEL_MESSAGES_MAX, max_map_len=0)
     except Exception as error:  # msgpack raises whatever a hostile byte leads it to
         raise ValueError(f"no updates: {type(error).__name__}: {error}") from None
-    if len(items) != count:
-        raise ValueError(f"{len(items)} keys and values instead of {count}")
-    return items  # type: ignore[no-any-return]
+    if type(items) is not list:
+        raise ValueError("no updates: not a list of keys and values")
+    return items
 
 
 def _holds(value: list[Any]) -> bool:

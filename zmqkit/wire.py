@@ -346,7 +346,7 @@ class Scope(IntEnum):
 
 
 class Reset(NamedTuple):
-    """Where a subscription goes on, in the node's present count. A snapshot follows, in CHUNKs and an AT that ends it, if `scope` says so."""
+    """Where a subscription goes on, in the node's present count. A snapshot, if there is one, follows in CHUNKs, and an AT ends it."""
 
     number: int
     epoch: int
@@ -361,7 +361,7 @@ class Chunk(NamedTuple):
 
     number: int
     seq: int
-    count: int  # type: ignore[assignment]
+    count: int  # type: ignore[assignment]  # 1: all pairs are one message
     parcel: Parcel
 
 
@@ -396,3 +396,4 @@ Command = (
 SERVICE_MARK = "\0"  # begins the name of a service where names of queues stand too; no queue's name begins so
 TOPIC_MARK = "\1"  # begins the name of a topic in PUT, CONFIRM and REFUSED
 PREFIXES_MAX = 64  # of one subscription
+FRAME_COST = 64  # bytes of a window that CHUNK and LIVE take beside their body

@@ -12,7 +12,7 @@ from zmqkit.machines.parts import TRIM, Row
 
 
 class History:
-    __slots__ = ("base", "counts", "firsts", "head", "messages", "next_seq", "positions", "sizes", "size", "times")
+    __slots__ = ("base", "counts", "firsts", "head", "messages", "next_seq", "positions", "size", "sizes", "times")
 
     def __init__(self) -> None:
         self.firsts = array("Q")

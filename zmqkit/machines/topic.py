@@ -39,6 +39,7 @@ class Topic:
         self.next_qseq = 1
         self.history = History()
         self.values: dict[str, Value] = {}
+        self.deletions = 0  # so many keys left the state
         self.ends: list[tuple[float, str]] = []  # heap of ttls; one that was replaced meanwhile goes when met
         self.epochs: list[tuple[int, int]] = []  # (epoch, last seq when it began), of epochs with updates, ascending
         self.names: dict[str, tuple[int, int]] = {}  # positions that subscribers keep here
@@ -79,7 +80,7 @@ class Topic:
             return
         for key, value in zip(updates.keys, updates.values, strict=True):
             if value is None:
-                values.pop(key, None)
+                self.deletions += values.pop(key, None) is not None
             elif type(value) is list:
                 values[key] = value[0], at + value[1]
                 heappush(self.ends, (at + value[1], key))
@@ -126,6 +127,7 @@ class Topic:
         for first, count in record.ranges:
             while self.history.messages and self.history.floor < first + count:
                 gone.append(self.history.pop().position)
+                self._forget(gone[-1])
         return gone
 
     # -- out --------------------------------------------------------------------------------------------------------
@@ -142,18 +144,21 @@ class Topic:
         self._recent[position] = updates
         self._recent_bytes += len(updates.body)
         while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
-            self._recent_bytes -= len(self._recent.popitem(last=False)[1].body)
+            self._forget(next(iter(self._recent)))
 
-    def held(self, keys: Iterable[str], now: float) -> Iterable[tuple[str, Held]]:
+    def _forget(self, position: int) -> None:
+        updates = self._recent.pop(position, None)
+        if updates is not None:
+            self._recent_bytes -= len(updates.body)
+
+    def held(self, keys: Iterable[str], now: float) -> tuple[list[str], list[Held]]:
         """Those of the keys that have a value, as an update would say it now."""
-        values = self.values
-        for key in keys:
-            value = values.get(key)
-            if type(value) is tuple:
-                if value[1] > now:
-                    yield key, [value[0], value[1] - now]
-            elif value is not None:
-                yield key, value  # type: ignore[misc]
+        values, ends = self.values, self.ends
+        found = [(key, value) for key in keys if (value := values.get(key)) is not None]
+        if ends:
+            found = [(key, value) for key, value in found if type(value) is bytes or value[1] > now]
+        told: list[Held] = [value if type(value) is bytes else [value[0], value[1] - now] for _, value in found]
+        return [key for key, _ in found], told
 
     # -- positions --------------------------------------------------------------------------------------------------
 

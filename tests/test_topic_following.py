@@ -1,0 +1,192 @@
+"""Subscribers and the topic they follow: snapshots, gaps, windows, prefixes, links that are cut. Pure machines."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from topic_bench import EPOCH, TopicBench
+
+from zmqkit.machines.following import Gap
+from zmqkit.wire import Start
+
+
+def test_a_late_joiner_gets_the_state_and_then_what_changes() -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"), ("b", b"2"), ("c", b"3"))
+    bench.publish(("a", b"4"), ("b", None))
+    follower = bench.follower()
+    subscription = follower.machine.subscribe("t")
+    follower.say()
+    bench.settle()
+    assert subscription.loaded and subscription.state == {"a": b"4", "c": b"3"}
+    bench.publish(("d", b"5"), ("a", None))
+    bench.settle()
+    assert follower.seen == [("a", b"4", 5, True), ("c", b"3", 5, True), ("d", b"5", 6, False), ("a", None, 7, False)]
+    assert subscription.state == follower.fold == {"c": b"3", "d": b"5"} and subscription.seq == 7 and not follower.gaps
+
+
+def test_updates_go_on_between_the_pieces_of_a_snapshot() -> None:
+    bench = TopicBench()
+    for start in range(0, 3000, 1000):
+        bench.publish(*[(f"k{number}", b"old") for number in range(start, start + 1000)])
+    follower = bench.follower(window=1)  # one frame at a time
+    subscription = follower.machine.subscribe("t")
+    follower.say()
+    for turn in range(20):
+        bench.serve()
+        follower.listen()
+        bench.publish((f"k{turn * 100}", b"new"), (f"k{turn * 100 + 50}", None), (f"n{turn}", b"new"))
+    bench.settle()
+    assert subscription.loaded and subscription.state == follower.fold == bench.truth(subscription.seq)
+    assert subscription.seq == len(bench.log) and not follower.gaps
+
+
+def test_who_falls_behind_the_history_is_told_and_gets_a_new_snapshot_with_deletions() -> None:
+    bench = TopicBench(max_messages=10)
+    bench.publish(("a", b"1"), ("b", b"1"))
+    follower = bench.follower(window=1)
+    subscription = follower.machine.subscribe("t")
+    follower.say()
+    bench.settle()
+    follower.hold = True
+    bench.publish(("a", b"2"))
+    bench.serve()
+    bench.publish(("b", None))
+    for number in range(50):
+        bench.publish((f"k{number}", b"3"))
+    follower.hold = False
+    bench.settle()
+    assert follower.gaps == [Gap(4, 54)]
+    assert ("b", None, 54, True) in follower.seen
+    assert subscription.state == follower.fold == bench.truth(54)
+
+
+@pytest.mark.parametrize(
+    ("start", "seq", "expected"),
+    [(Start.NOW, 0, []), (Start.BEGINNING, 0, [1, 2, 3, 4]), (Start.SEQ, 2, [3, 4]), (Start.SEQ, 9, []), (Start.TIME, 0, [3, 4])],
+)
+def test_a_subscription_begins_where_it_is_asked_to(start: Start, seq: int, expected: list[int]) -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"), ("b", b"2"))
+    bench.now += 10.0
+    bench.publish(("a", b"3"), ("b", b"4"))
+    follower = bench.follower()
+    follower.machine.subscribe("t", start=start, seq=seq, time=1005.0)
+    follower.say()
+    bench.settle()
+    assert [number for _, _, number, _ in follower.seen] == expected
+    bench.publish(("c", b"5"))
+    bench.settle()
+    assert follower.seen[-1] == ("c", b"5", 5, False) and not follower.gaps
+
+
+def test_a_position_goes_on_where_it_was_and_one_that_means_nothing_any_more_is_a_gap() -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"), ("b", b"2"), ("a", b"3"))
+    for epoch, seq, gaps in ((EPOCH, 1, []), (EPOCH, 9, [Gap(1, 0)]), (EPOCH - 1, 2, [Gap(1, 0)])):
+        follower = bench.follower()
+        follower.machine.subscribe("t", start=Start.POSITION, epoch=epoch, seq=seq)
+        follower.say()
+        bench.settle()
+        assert follower.gaps == gaps
+        assert [n for _, _, n, _ in follower.seen] == ([2, 3] if not gaps else [3, 3])
+
+
+def test_a_name_keeps_the_position_and_belongs_to_the_newest() -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"), ("b", b"2"))
+    first, second = bench.follower(), bench.follower()
+    one = first.machine.subscribe("t", name="ui")
+    first.say()
+    bench.settle()
+    first.machine.keep(one, EPOCH, 2)
+    first.say()
+    bench.publish(("c", b"3"))
+    two = second.machine.subscribe("t", name="ui")
+    second.say()
+    bench.settle()
+    assert [n for _, _, n, _ in second.seen] == [3] and not second.gaps
+    first.machine.keep(one, EPOCH, 3)  # the older one does not move it any more
+    first.say()
+    assert bench.topic.names == {"ui": (EPOCH, 2)}
+    second.machine.keep(two, EPOCH, 3)
+    second.machine.keep(two, EPOCH, 2)  # nor does it go back
+    second.say()
+    assert bench.topic.names == {"ui": (EPOCH, 3)}
+
+
+def test_prefixes_come_and_go() -> None:
+    bench = TopicBench()
+    bench.publish(("a.1", b"1"), ("b.1", b"2"), ("c.1", b"3"))
+    follower = bench.follower()
+    subscription = follower.machine.subscribe("t", ("a.",))
+    follower.say()
+    bench.settle()
+    assert subscription.state == {"a.1": b"1"}
+    follower.machine.change(subscription, ("a.", "b."))
+    follower.say()
+    bench.publish(("b.2", b"4"), ("c.2", b"5"))
+    bench.settle()
+    assert subscription.state == {"a.1": b"1", "b.1": b"2", "b.2": b"4"} and subscription.loaded and not follower.gaps
+    assert [key for key, *_ in follower.seen].count("a.1") == 1  # what it had was not told again
+    follower.machine.change(subscription, ("b.",))
+    follower.say()
+    bench.publish(("a.2", b"6"))
+    bench.settle()
+    assert subscription.state == {"b.1": b"2", "b.2": b"4"} and subscription.seq == 6
+
+
+def test_snapshots_at_once_share_their_pieces_and_the_log_is_not_read_for_who_is_at_the_head() -> None:
+    bench = TopicBench()
+    for start in range(0, 5000, 1000):
+        bench.publish(*[(f"k{number}", b"v" * 100) for number in range(start, start + 1000)])
+    followers = [bench.follower() for _ in range(4)]
+    for follower in followers:
+        follower.machine.subscribe("t")
+        follower.say()
+    bench.serve()
+    bodies = {id(command.parcel) for follower in followers for command in follower.inbox if hasattr(command, "parcel")}
+    assert len(bodies) == 5
+    bench.publish(("k1", b"w"))
+    bench.settle()
+    assert all(follower.fold == bench.truth(5001) for follower in followers) and bench.reads == 0
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_any_schedule_ends_with_the_fold_of_the_log(seed: int) -> None:
+    chance = random.Random(seed)
+    bench = TopicBench(max_messages=chance.choice([5, 50, 100_000]))
+    names = [f"{letter}.{number}" for letter in "abc" for number in range(chance.choice([3, 1200]))]
+    followers = [bench.follower(window=chance.choice([1, 2000, 1 << 20])) for _ in range(3)]
+    subscriptions = []
+    for follower in followers:
+        prefixes = chance.choice([("",), ("a.",), ("a.", "c.")])
+        start = Start.BEGINNING if bench.topic.policy.max_messages == 100_000 and chance.random() < 0.3 else Start.SNAPSHOT
+        subscriptions.append(follower.machine.subscribe("t", prefixes, start))
+    for _ in range(chance.choice([10, 100])):
+        match chance.randrange(8):
+            case 0 | 1 | 2:
+                pairs = [(chance.choice(names), chance.choice([b"x", b"y", None])) for _ in range(chance.choice([1, 5, 700]))]
+                bench.publish(*pairs)
+            case 3 | 4:
+                bench.serve()
+            case 5:
+                chance.choice(followers).listen(chance.choice([1, 3, 100]))
+            case 6:
+                follower = chance.choice(followers)
+                follower.cut()
+                follower.up()
+            case 7:
+                index = chance.randrange(3)
+                followers[index].listen(0)  # what was heard before is still taken
+                followers[index].machine.change(subscriptions[index], chance.choice([("",), ("a.",), ("b.", "c.")]))
+                followers[index].fold = dict(subscriptions[index].state)
+        for subscription in subscriptions:
+            if subscription.loaded and subscription.start != Start.BEGINNING and not subscription.news:
+                assert subscription.state == bench.truth(subscription.seq, subscription.prefixes)
+    bench.settle()
+    for follower, subscription in zip(followers, subscriptions, strict=True):
+        assert subscription.loaded and subscription.seq == len(bench.log)
+        assert subscription.state == bench.truth(len(bench.log), subscription.prefixes)
+        assert follower.fold == subscription.state
