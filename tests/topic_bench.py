@@ -120,7 +120,7 @@ class TopicBench:
 
     def publish(self, *pairs: tuple[str, bytes | None], ttl: float | None = None) -> None:
         if not self.topic.epochs:
-            self.topic.begin_epoch(EPOCH)
+            self.topic.begin_epoch(EPOCH, 0)
         parcel = Updates.read(wire.Parcel.of([message(key, value, ttl) for key, value in pairs]))
         self.position += 1
         position = self.position
@@ -131,7 +131,7 @@ class TopicBench:
         ranges = self.topic.surplus(self.now)
         if ranges:
             for gone in self.topic.trim(Drop(1, ranges)):
-                del self.bodies[gone]
+                del self.bodies[gone.position]
 
     def serve(self) -> None:
         self.fanout.serve(self.now)

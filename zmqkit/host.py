@@ -36,6 +36,7 @@ class Host:
         self._held_by: Counter[bytes] = Counter()
         self._durable = 0  # what the machine has been told
         self._parcels: OrderedDict[int, Parcel] = OrderedDict()
+        machine.topics.read = lambda position: records.parcel_of(log.read(position))
 
     def recover(self, now: float) -> None:
         """Replay the log into the machine, then let it serve."""

@@ -2,7 +2,7 @@
 
 A machine emits records; the log stores them; replayed in order they give the machine's state. They hold decisions
 (numbers given, due times, attempts), so replay reads no clock and asks nobody. A checkpoint is a list of the same values
-(plus five kinds that only checkpoints use), so replay and checkpoint are one path. docs/wire.md, part "records", is the
+(plus some kinds that only checkpoints use), so replay and checkpoint are one path. docs/wire.md, part "records", is the
 specification.
 """
 
@@ -109,6 +109,51 @@ class Drop(NamedTuple):
     ranges: Ranges  # of qseq
 
 
+class Epoch(NamedTuple):
+    """A topic's first update of an epoch comes next; `seq` is its last one before."""
+
+    queue: int
+    epoch: int
+    seq: int
+
+
+class Mark(NamedTuple):
+    """A subscriber's position under its name, where all before is taken."""
+
+    queue: int
+    name: str
+    epoch: int
+    seq: int
+
+
+class Values(NamedTuple):
+    """A piece of a topic's state as it was behind update `seq`; the parcel is one message, of pairs."""
+
+    queue: int
+    seq: int
+    at: float
+    count: int  # type: ignore[assignment]  # 1
+    parcel: Parcel
+
+
+class Swept(NamedTuple):
+    """Every key that a topic had behind update `seq` stands in a piece or an update that came later."""
+
+    queue: int
+    seq: int
+
+
+class Kept(NamedTuple):
+    """Checkpoint: bodies below a topic's history that its state needs, in columns of u64, u64, u32, f64 and u8, little endian."""
+
+    queue: int
+    seqs: bytes
+    positions: bytes
+    counts: bytes
+    times: bytes
+    kinds: bytes
+
+
 class Held(NamedTuple):
     """Checkpoint: a lease, with what of it is open and what was revoked, as little-endian masks."""
 
@@ -176,11 +221,15 @@ class Marks(NamedTuple):
     dead: dict[int, list[Any]]  # reason, at, history
 
 
-Record = Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Granted | Stream | Backlog | Batch | Marks
+Record = (
+    Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Granted | Stream | Backlog | Batch | Marks
+    | Epoch | Mark | Values | Swept | Kept
+)  # fmt: skip
 
 _KINDS: dict[type, int] = {
     Queue: 1, Put: 2, Lease: 3, Done: 4, Back: 5, Save: 6, Dead: 7, Redrive: 8, Drop: 9, Copy: 11,
-    Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24, Granted: 25,
+    Epoch: 12, Mark: 13, Values: 14, Swept: 15,
+    Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24, Granted: 25, Kept: 26,
 }  # fmt: skip
 _TYPES = {kind: record for record, kind in _KINDS.items()}
 NAMES = {kind: record.__name__.lower() for kind, record in _TYPES.items()}
@@ -198,15 +247,20 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     8: (_INT, _RANGES),
     9: (_INT, _RANGES),
     11: (_INT, _INT, _INT, _INT, _INT),
+    12: (_INT, _INT, _INT),
+    13: (_INT, _TEXT, _INT, _INT),
+    14: (_INT, _INT, _REAL, _INT, _INT),
+    15: (_INT, _INT),
     20: (_INT, _BYTES, _INT, _LIST, _REAL),
     21: (_INT, _INT, _INT, _BYTES, _BYTES, _BYTES, _BYTES),
     22: (_INT, _INT, _INT, _INT, _INT, _REAL, _BYTES, _BYTES, _BYTES, _BYTES, _BYTES),
     23: (_INT, _MAP, _MAP, _MAP, _MAP, _MAP),
     24: (_INT, _INT, _BYTES, _INT, _INT, _BYTES, _BYTES),
     25: (_INT,),
+    26: (_INT, _BYTES, _BYTES, _BYTES, _BYTES, _BYTES),
 }
-_BODIES = frozenset((2, 11))
-_COUNT_FIELD = 3  # of both records that hold a parcel
+_BODIES = frozenset((2, 11, 14))
+_COUNT_FIELD = 3  # of all records that hold a parcel
 _LENGTH = Struct("<I")
 
 _pack = msgpack.Packer(use_bin_type=True).pack

@@ -23,6 +23,7 @@ from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Buffer, Parcel,
 
 KEY_CHARS_MAX = 255
 UPDATES_BYTES_MAX = PARCEL_BYTES_MAX - 64  # so that one may come in a snapshot, where its ttl takes more
+PIECE_KEYS, PIECE_BYTES = 1000, 256 * 1024  # of a state that is told in pieces
 ALL = ("",)  # the prefixes of every key
 Held = bytes | None | list[Any]  # a value as it stands in a batch
 
@@ -90,6 +91,17 @@ def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
 def packed(keys: list[str], values: list[Held]) -> Parcel:
     """A piece of a state: its pairs as one message, one msgpack array. Made in one call, where an update each would take a thousand."""
     return Parcel.of([_pack(list(chain.from_iterable(zip(keys, values, strict=True))))])
+
+
+def pieces(keys: list[str], values: list[Held]) -> list[Parcel]:
+    """A part of a state, `packed` into as many parcels as fit frames; for most it is one."""
+    if not keys:
+        return []
+    size = sum([len(value[0]) if type(value) is list else len(value or b"") for value in values]) + 4 * sum(map(len, keys))
+    if size <= PIECE_BYTES or len(keys) == 1:
+        return [packed(keys, values)]
+    half = len(keys) // 2
+    return pieces(keys[:half], values[:half]) + pieces(keys[half:], values[half:])
 
 
 def unpacked(parcel: Parcel) -> tuple[list[str], list[Held]]:

@@ -14,6 +14,7 @@ from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.queue import Queue, Waiting
 from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
+from zmqkit.machines.topic import Topic
 from zmqkit.wire import SERVICE_MARK, Command
 
 BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
@@ -161,7 +162,7 @@ class Core:
         self.waiting.extend(kept)
         self.waiting.extend((self.last, queue, row.position) for row in rows)
 
-    def stream(self, client: Client, queue: Queue) -> Stream | None:
+    def stream(self, client: Client, queue: Queue | Topic) -> Stream | None:
         """None: there are too many."""
         stream = client.streams.get(queue.number)
         if stream is None:
@@ -171,7 +172,7 @@ class Core:
         stream.seen = self.now
         return stream
 
-    def open_stream(self, client: Client, queue: Queue) -> Stream:
+    def open_stream(self, client: Client, queue: Queue | Topic) -> Stream:
         """A producer of a queue that was deleted does not know yet, and goes on: its numbers do, too."""
         stream = client.parted.pop(queue.name) if queue.name in client.parted else Stream()
         client.streams[queue.number] = stream

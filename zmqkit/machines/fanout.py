@@ -15,12 +15,8 @@ from collections.abc import Callable
 from zmqkit.machines.session import Client
 from zmqkit.machines.topic import Topic
 from zmqkit.parcel import Parcel
-from zmqkit.updates import ALL, Held, packed
+from zmqkit.updates import ALL, PIECE_KEYS, pieces
 from zmqkit.wire import FRAME_COST, At, Chunk, Command, Live, Reset, Scope, Start, Sub
-
-PIECE_KEYS = 1000
-
-PIECE_BYTES = 256 * 1024
 
 Send = Callable[[Client, Command], None]
 
@@ -72,7 +68,7 @@ class Fanout:
         self._round: Round | None = None  # the newest
         # Of one pass over the subscribers, so that what they have in common is made once.
         self._matches: dict[tuple[int, tuple[str, ...]], tuple[bytes, Parcel | None]] = {}
-        self._cuts: dict[tuple[int, int, tuple[str, ...]], list[Parcel]] = {}
+        self._cuts: dict[tuple[Round, int, tuple[str, ...]], list[Parcel]] = {}
 
     # -- coming and going ---------------------------------------------------------------------------------------------
 
@@ -188,14 +184,14 @@ class Fanout:
 
     def _tell_piece(self, subscriber: Subscriber, round: Round, now: float) -> None:
         """Rule 2."""
-        case = id(round), subscriber.piece, subscriber.scope
+        case = round, subscriber.piece, subscriber.scope
         cut = self._cuts.get(case)
         if cut is None:
             start = subscriber.piece * PIECE_KEYS
             keys = round.keys[start : start + PIECE_KEYS]
             if subscriber.scope != ALL:
                 keys = [key for key in keys if key.startswith(subscriber.scope)]
-            cut = self._cuts[case] = _cut(*self.topic.held(keys, now))
+            cut = self._cuts[case] = pieces(*self.topic.held(keys, now))
         for parcel in cut:
             self._send(subscriber.client, Chunk(subscriber.number, subscriber.cursor, 1, parcel))
             subscriber.sent += len(parcel.body) + FRAME_COST
@@ -213,13 +209,3 @@ class Fanout:
         if subscriber is not None and subscriber.told < subscriber.cursor and subscriber.round is None:
             self._tell_at(subscriber)
 
-
-def _cut(keys: list[str], values: list[Held]) -> list[Parcel]:
-    """In pieces that fit a frame; most are whole."""
-    if not keys:
-        return []
-    size = sum([len(value[0]) if type(value) is list else len(value or b"") for value in values]) + 4 * sum(map(len, keys))
-    if size <= PIECE_BYTES or len(keys) == 1:
-        return [packed(keys, values)]
-    half = len(keys) // 2
-    return _cut(keys[:half], values[:half]) + _cut(keys[half:], values[half:])

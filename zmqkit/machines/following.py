@@ -157,8 +157,8 @@ class Following:
         self._number = 0
         self._unsaid: list[Subscription] = []  # of which a SUB is to be sent
         self._words: list[wire.Command] = []
-        self._changed: dict[int, Subscription] = {}  # by identity: there is news
-        self._taken: dict[int, Subscription] = {}
+        self._changed: dict[Subscription, None] = {}  # there is news
+        self._taken: dict[Subscription, None] = {}
 
     # -- the handles --------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Following:
     def take(self, subscription: Subscription, size: int) -> None:
         """The application has taken so many bytes more."""
         subscription.taken += size
-        self._taken[id(subscription)] = subscription
+        self._taken[subscription] = None
 
     def keep(self, subscription: Subscription, epoch: int, seq: int) -> None:
         """R-T5: it has taken all up to here."""
@@ -193,7 +193,7 @@ class Following:
 
     def changed(self) -> list[Subscription]:
         """Those with news since the last time."""
-        found = list(self._changed.values())
+        found = list(self._changed)
         self._changed.clear()
         return found
 
@@ -220,7 +220,7 @@ class Following:
             self._by_number[self._number] = subscription
             sends.append(subscription.command(self._number, self._window))
         self._unsaid = []
-        for subscription in self._taken.values():
+        for subscription in self._taken:
             untold = subscription.taken - subscription.told
             if untold >= self._window // 4 or (untold and subscription.taken == subscription.received):
                 subscription.told = subscription.taken
@@ -246,7 +246,7 @@ class Following:
         except ValueError as error:
             self._again(subscription)
             return f"no-updates: {error}"
-        self._changed[id(subscription)] = subscription
+        self._changed[subscription] = None
         return ""
 
     def _again(self, subscription: Subscription) -> None:

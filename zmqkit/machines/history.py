@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
 
 from zmqkit.machines.parts import TRIM, Row
 
@@ -85,3 +87,21 @@ class History:
         except ValueError:
             return False
         return True
+
+    # -- memory -------------------------------------------------------------------------------------------------------
+
+    def columns(self, most: int) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
+        """Positions, counts, sizes and times, of up to `most` batches each."""
+        for start in range(self.head, len(self.firsts), most):
+            rows = slice(start, start + most)
+            yield self.positions[rows].tobytes(), self.counts[rows].tobytes(), self.sizes[rows].tobytes(), self.times[rows].tobytes()
+
+    def restore(self, floor: int, *packed: bytes) -> None:
+        """Columns that follow what is here; `floor`: of the first."""
+        columns: tuple[Any, ...] = array("Q"), array("I"), array("I"), array("d")
+        for column, data in zip(columns, packed, strict=True):
+            column.frombytes(data)
+        if not self.firsts:
+            self.next_seq = floor
+        for position, count, size, time in zip(*columns, strict=True):
+            self.append(Row(self.next_seq, count, position, size, time))

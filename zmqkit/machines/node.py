@@ -11,26 +11,25 @@ Rule 4: `restore` of a snapshot's records, then of every record after it, gives 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqkit import framing, records, wire
-from zmqkit.machines import checkpoint
 from zmqkit.machines.admin import Admin
 from zmqkit.machines.answering import Answering
 from zmqkit.machines.calls import Calls
 from zmqkit.machines.core import BEAT, CLIENTS_MAX, LEASES_MAX, PATIENCE, Core, Identity
 from zmqkit.machines.leases import STOPPED, UNSENT
 from zmqkit.machines.leasing import Leasing
+from zmqkit.machines.memory import Memory
 from zmqkit.machines.output import Output, Send
-from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.publishing import WINDOW_BATCHES, Publishing
 from zmqkit.machines.queue import Queue
-from zmqkit.machines.session import Accepted, Client
+from zmqkit.machines.session import Client
 from zmqkit.machines.settling import Settling
+from zmqkit.machines.topic import Landing
+from zmqkit.machines.topics import Topics
 from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
-from zmqkit.records import mask_of
 
 WINDOW_BYTES = 8 * 1024 * 1024
 STRANGERS_MAX = 1000  # NOSESSIONs a second in all; one a second to each
@@ -45,11 +44,14 @@ class NodeMachine:
         self.core = core = Core(Identity(node, epoch, name, durability), jitter)
         core.last = last
         self._leasing = Leasing(core)
-        self._publishing = Publishing(core)
+        self.topics = Topics(core)
+        self._publishing = Publishing(core, self.topics)
         self._settling = Settling(core, self._leasing)
         self.calls = Calls(core)
         self._answering = Answering(core, self.calls, self._leasing, self._settling)
         self._admin = Admin(core, self._publishing, self._leasing)
+        self._memory = memory = Memory(core, self._leasing, self.topics)
+        self.snapshot, self.positions = memory.snapshot, memory.positions
         self._peers: dict[bytes, Client] = {}
         self._turn: dict[bytes, Client] = {}  # who was heard since the last take
         self._strangers: dict[bytes, None] = {}
@@ -86,6 +88,7 @@ class NodeMachine:
     def _ready(self, client: Client, command: wire.Ready) -> None:
         self._leasing.ready(client, command)
         self.calls.ready(client, command.replied)
+        self.topics.beat(client)
 
     def _hello(self, peer: bytes, command: wire.Hello) -> None:
         core = self.core
@@ -103,7 +106,7 @@ class NodeMachine:
             return
         if client.peer:
             self._peers.pop(client.peer, None)
-            self._leasing.lost(client)
+            self._lose(client)
         client.peer, client.link, client.last_ready = peer, command.link, core.heard
         for consumer in client.consumers.values():
             consumer.window = 0  # until its READY: it may not want any more what it wanted on the old link
@@ -147,6 +150,7 @@ class NodeMachine:
 
     def _leave(self, client: Client) -> None:
         self._peers.pop(client.peer, None)
+        self.topics.lost(client)
         client.peer = b""
         for number, consumer in client.consumers.items():
             consumer.window = 0
@@ -157,7 +161,12 @@ class NodeMachine:
         self.core.hear(now)
         client = self._peers.pop(peer, None)
         if client is not None:
-            self._leasing.lost(client)
+            self._lose(client)
+
+    def _lose(self, client: Client) -> None:
+        """Its link has ended."""
+        self._leasing.lost(client)
+        self.topics.lost(client)
 
     def unsent(self, send: Send, now: float) -> None:
         """This send did not leave: the peer is gone, or does not read. A lease in it comes back unstarted."""
@@ -174,14 +183,17 @@ class NodeMachine:
         core.hear(now)
         waiting = core.waiting
         while waiting and waiting[0][0] <= position:
-            _, queue, what = waiting.popleft()
+            _, owner, what = waiting.popleft()
             if isinstance(what, int):
                 core.out.released.append(what)
+            elif isinstance(what, Landing):
+                self.topics.land(owner.number, what)
             else:
-                queue.land(what)
-                core.hungry[queue.number] = queue
-                if queue.delayed:
-                    core.delaying[queue.number] = queue
+                assert isinstance(owner, Queue)
+                owner.land(what)
+                core.hungry[owner.number] = owner
+                if owner.delayed:
+                    core.delaying[owner.number] = owner
 
     def tick(self, now: float, drained: bool = True) -> None:
         """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
@@ -189,6 +201,7 @@ class NodeMachine:
         core.hear(now)
         self._leasing.tick({} if drained else self._turn)
         self.calls.tick()
+        self.topics.tick()
         for queue in list(core.delaying.values()) if core.delaying else ():
             if queue.wake_delayed(now):
                 core.hungry[queue.number] = queue
@@ -201,7 +214,7 @@ class NodeMachine:
     @property
     def deadline(self) -> float:
         """When `tick` is due next."""
-        soonest = min(self._leasing.deadline, self._settling.late, self.calls.deadline)
+        soonest = min(self._leasing.deadline, self._settling.late, self.calls.deadline, self.topics.deadline)
         if self.core.delaying:
             soonest = min([soonest, *[queue.delayed[0][0] for queue in self.core.delaying.values() if queue.delayed]])
         return soonest
@@ -228,6 +241,9 @@ class NodeMachine:
             for qseq, count, position in [place for place in queue.places() if first <= place[2] <= last]:
                 record = records.Copy(queue.number, qseq, position, count, wire.Slice(position, 0, count))
                 queue.copy(record, core.record(record, waited=False))
+        for number, seq, count, position in [place for place in self.topics.places() if first <= place[3] <= last]:
+            record = records.Copy(number, seq, position, count, wire.Slice(position, 0, count))
+            self.topics.copy(record, core.record(record, waited=False))
 
     # -- out --------------------------------------------------------------------------------------------------------
 
@@ -238,6 +254,7 @@ class NodeMachine:
         self._settling.answer()
         if core.hungry:
             self._leasing.dispatch()
+        self.topics.serve()
         self.calls.flush()
         self._leasing.echo()
         self._turn = {}
@@ -248,106 +265,15 @@ class NodeMachine:
     def has_more(self) -> bool:
         """Another `take` would give something."""
         out = self.core.out
-        return bool(self.core.hungry or out.records or out.sends or out.released or out.events)
+        return bool(self.core.hungry or self.topics.busy or out.records or out.sends or out.released or out.events)
 
     # -- memory -----------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Iterator[records.Record]:
-        """The state after the last record taken, as records."""
-        core = self.core
-        yield records.Granted(max(core.logged_token, self._leasing.newest_token))
-        for queue in core.queues.values():
-            yield from checkpoint.snapshot(queue)
-        for lease in core.leases.values():
-            if lease.queue < 0:
-                continue  # calls are not remembered
-            size = (lease.count + 7) // 8
-            masks = [mask.to_bytes(size, "little") for mask in (lease.open, lease.revoked)]
-            yield records.Held(lease.queue, lease.token, lease.client, lease.qseq, lease.count, *masks)
-        for client in core.clients.values():
-            for number, stream in client.streams.items():
-                answers = [(answer.first, answer.count, answer.qseq) for answer in stream.answers]
-                yield records.Stream(number, client.id, stream.last, answers, stream.seen)
-
     def restore(self, position: int, record: records.Record) -> None:
         """Apply a record of the log, or (position 0) of a checkpoint. All of them are durable."""
-        core = self.core
-        core.last = max(core.last, position)
-        if isinstance(record, records.Queue):
-            self._restore_queue(record)
-            return
-        if isinstance(record, records.Granted):
-            core.logged_token = max(core.logged_token, record.token)
-            return
-        queue = core.by_number.get(record.queue)
-        if not isinstance(queue, Queue):
-            return  # deleted
-        match record:
-            case records.Put():
-                self._restore_put(queue, record, position)
-            case records.Lease():
-                if queue.find(record.qseq) is not None:  # in a salvaged journal its PUT may be lost
-                    queue.lease(self._leasing.adopt(record))
-            case records.Held():
-                checkpoint.restore_lease(queue, self._leasing.adopt(record))
-            case records.Stream():
-                stream = core.open_stream(core.client(record.client), queue)
-                stream.last, stream.seen = record.last, record.seen
-                stream.answers.extend(Accepted(*answer, after=0) for answer in record.answers)
-            case records.Backlog() | records.Batch() | records.Marks():
-                checkpoint.restore(queue, record)
-            case _:
-                self._restore_change(queue, record, position)
-        self.durable(position, core.now)
-        core.out.released.clear()
-
-    def _restore_queue(self, record: records.Queue) -> None:
-        core = self.core
-        policy = QueuePolicy.from_wire(record.policy)
-        known = core.by_number.get(record.number)
-        queue = known if isinstance(known, Queue) else core.add_queue(record.number, record.name, policy)
-        queue.policy, queue.paused = policy, record.paused
-        if record.deleted:
-            core.remove_queue(queue)
-
-    def _restore_put(self, queue: Queue, record: records.Put, position: int) -> None:
-        client = self.core.client(record.client)
-        stream = client.streams.get(queue.number) or self.core.open_stream(client, queue)
-        if not stream.last and record.base < record.first:
-            # The numbers before it went to a queue of this name that was deleted: they are stored, whatever became of them.
-            stream.answers.append(Accepted(record.base, record.first - record.base, record.qseq, position))
-        stream.pass_base(record.base)
-        stream.last, stream.seen = record.first + record.count - 1, record.at
-        stream.answers.append(Accepted(record.first, record.count, record.qseq, position))
-        queue.promise(record.count, len(record.parcel.body))
-        queue.next_qseq = record.qseq + record.count
-        queue.put(record, position)
-
-    def _restore_change(self, queue: Queue, record: records.Record, position: int) -> None:
-        match record:
-            case records.Drop():
-                queue.drop(record, position)
-            case records.Redrive():
-                queue.redrive(record, position)
-            case records.Copy():
-                queue.copy(record, position)
-            case records.Dead(token=0):
-                queue.bury_ready(record)
-            case records.Done() | records.Back() | records.Dead() | records.Save():
-                lease = self.core.leases.get(record.token)
-                if lease is None:
-                    return  # of a queue that was deleted
-                if isinstance(record, records.Save):
-                    queue.save(lease.qseq + record.offset, record.blob)
-                    return
-                mask = mask_of(record.ranges) & lease.open
-                if isinstance(record, records.Done):
-                    queue.done(lease, mask, position)
-                elif isinstance(record, records.Back):
-                    queue.back(lease, record, position)
-                else:
-                    queue.bury(lease, record)
-                self._leasing.ended(lease, mask)
+        self._memory.restore(position, record)
+        self.durable(position, self.core.now)
+        self.core.out.released.clear()
 
     def begin(self, now: float) -> None:
         """All is restored; the node serves from now on."""
@@ -355,14 +281,8 @@ class NodeMachine:
         core.hear(now)
         core.hungry.clear()
         core.delaying = {queue.number: queue for queue in core.queues.values() if queue.delayed}
+        self.topics.begin()
         self._leasing.begin()
-
-    def positions(self) -> array[int]:
-        """Where the bodies stand that are still needed."""
-        found = array("Q")
-        for queue in self.core.queues.values():
-            found += queue.positions()
-        return found
 
     def _forget_absent(self, now: float, after: float = FORGET_AFTER) -> None:
         core = self.core
@@ -393,5 +313,9 @@ _HEARS: dict[type, Callable[[NodeMachine, Client, Any], None]] = {
     wire.More: lambda node, client, more: node.calls.more(client, more),
     wire.Reply: lambda node, client, reply: node._answering.reply(client, reply),
     wire.Part: lambda node, client, part: node._answering.part(client, part),
+    wire.Sub: lambda node, client, sub: node.topics.subscribe(client, sub),
+    wire.Unsub: lambda node, client, unsub: node.topics.unsubscribe(client, unsub),
+    wire.Seen: lambda node, client, seen: node.topics.seen(client, seen),
+    wire.Pos: lambda node, client, pos: node.topics.mark(client, pos),
     wire.Bye: lambda node, client, bye: node._bye(client),
 }

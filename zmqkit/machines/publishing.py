@@ -13,21 +13,24 @@ from zmqkit import records
 from zmqkit.machines.core import Core
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Accepted, Client, Stream
+from zmqkit.machines.topic import Topic
+from zmqkit.machines.topics import Topics
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
-from zmqkit.wire import Code, Confirm, Kind, Put, Refused
+from zmqkit.updates import Updates
+from zmqkit.wire import TOPIC_MARK, Code, Confirm, Kind, Put, Refused
 
 WINDOW_BATCHES = 64  # of one stream that may be unanswered
 RETRY_AFTER = 0.5  # seconds a refused producer should wait; by then consumers or the disk may have made room
 
 
 class Publishing:
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._merging: dict[tuple[bytes, int], tuple[Client, Queue, Stream]] = {}
+    def __init__(self, core: Core, topics: Topics) -> None:
+        self._core, self._topics = core, topics
+        self._merging: dict[tuple[bytes, int], tuple[Client, Queue | Topic, Stream]] = {}
 
     def put(self, client: Client, command: Put) -> None:
         core = self._core
-        queue = core.queue(command.queue)
+        queue: Queue | Topic | None = self._topics.topic(command.queue) if command.queue[0] == TOPIC_MARK else core.queue(command.queue)
         stream = core.stream(client, queue) if queue else None
         if queue is None or stream is None:
             self._refuse(client, command, None, Code.QUOTA, "the node has as many queues or producers as it takes")
@@ -44,18 +47,20 @@ class Publishing:
         else:
             self._take(client, queue, stream, command)
 
-    def _repeat(self, client: Client, queue: Queue, stream: Stream, command: Put) -> None:
+    def _repeat(self, client: Client, queue: Queue | Topic, stream: Stream, command: Put) -> None:
         self.flush()
         for answer in stream.answers:
             if answer.first < command.first + command.count and command.first < answer.first + answer.count:
                 self._confirm(client, queue, answer)
 
-    def _take(self, client: Client, queue: Queue, stream: Stream, command: Put) -> None:
+    def _take(self, client: Client, queue: Queue | Topic, stream: Stream, command: Put) -> None:
         core, parcel = self._core, command.parcel
         if core.stopping:
             self._refuse(client, command, stream, Code.STOPPING, "the node is stopping: it takes no more messages")
         elif core.disk_full:
             self._refuse(client, command, stream, Code.DISK_FULL, "the node's disk is full: free some space there")
+        elif isinstance(queue, Topic):
+            self._update(client, queue, stream, command)
         elif not queue.has_room(parcel.count, len(parcel.body)) and not self._make_room(queue, parcel):
             text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
             self._refuse(client, command, stream, Code.WAIT if queue.policy.on_full == "block" else Code.FULL, text)
@@ -63,6 +68,17 @@ class Publishing:
             queue.promise(parcel.count, len(parcel.body))
             self._merge(client, queue, stream, parcel)
             stream.last += parcel.count
+
+    def _update(self, client: Client, topic: Topic, stream: Stream, command: Put) -> None:
+        """Updates are looked at here, so that no subscriber ever gets what are none; each batch is a record of its own."""
+        try:
+            updates = Updates.read(command.parcel)
+        except ValueError as error:
+            self._refuse(client, command, stream, Code.MALFORMED, f"no updates: {error}")
+            return
+        stream.last += updates.count
+        stream.merging.append(updates)
+        self._store(client, topic, stream)
 
     def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
         """The oldest ready messages give way, where the policy says so and it helps."""
@@ -95,7 +111,7 @@ class Publishing:
 
     # -- merging ----------------------------------------------------------------------------------------------------
 
-    def _merge(self, client: Client, queue: Queue, stream: Stream, parcel: Parcel) -> None:
+    def _merge(self, client: Client, queue: Queue | Topic, stream: Stream, parcel: Parcel) -> None:
         merging = stream.merging
         if merging:
             count = sum(part.count for part in merging) + parcel.count
@@ -111,7 +127,7 @@ class Publishing:
             self._store(client, queue, stream)
         self._merging.clear()
 
-    def _store(self, client: Client, queue: Queue, stream: Stream) -> None:
+    def _store(self, client: Client, queue: Queue | Topic, stream: Stream) -> None:
         core, parts = self._core, stream.merging
         parcel = parts[0] if len(parts) == 1 else Parcel.merge(parts)
         parts.clear()
@@ -119,12 +135,15 @@ class Publishing:
         base = stream.answers[0].first if stream.answers else first
         qseq = queue.number_messages(parcel.count)
         record = records.Put(queue.number, client.id, first, parcel.count, base, qseq, core.now, parcel)
-        position = core.record(record)
-        queue.put(record, position)
+        if isinstance(queue, Topic):
+            position = self._topics.put(queue, record)
+        else:
+            position = core.record(record)
+            queue.put(record, position)
         answer = Accepted(first, parcel.count, qseq, position)
         stream.answers.append(answer)
         self._confirm(client, queue, answer)
 
-    def _confirm(self, client: Client, queue: Queue, answer: Accepted) -> None:
+    def _confirm(self, client: Client, queue: Queue | Topic, answer: Accepted) -> None:
         confirm = Confirm(queue.name, answer.first, answer.count, answer.qseq, self._core.identity.durability)
         self._core.send(client.peer, confirm, answer.after)

@@ -17,7 +17,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zmqkit import records
 from zmqkit.machines.leases import Lease
@@ -25,6 +25,9 @@ from zmqkit.machines.parts import Backlog, Batch, Batches, Row
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.session import Consumer
 from zmqkit.records import mask_of, ranges_of
+
+if TYPE_CHECKING:
+    from zmqkit.machines.topic import Landing, Topic
 
 HISTORY_CHARS = 200  # of each error but the last
 HISTORY_MAX = 10  # errors kept of one message: it may be snoozed for ever
@@ -39,8 +42,8 @@ class Returned(NamedTuple):
     due: float
 
 
-# What waits for durability: (position, queue, a new parcel | returned messages | a position nobody needs any more).
-Waiting = deque[tuple[int, "Queue", Row | Returned | int]]
+# What waits for durability: (position, owner, a new parcel | returned messages | updates | a position nobody needs any more).
+Waiting = deque[tuple[int, "Queue | Topic", "Row | Returned | Landing | int"]]
 
 
 class Queue:

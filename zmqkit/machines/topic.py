@@ -18,6 +18,7 @@ from zmqkit import records
 from zmqkit.machines.history import History
 from zmqkit.machines.parts import Row
 from zmqkit.machines.policy import TopicPolicy
+from zmqkit.parcel import Parcel
 from zmqkit.updates import Held, Updates
 
 RECENT_BYTES = 8 * 1024 * 1024  # of batches that are kept decoded: whoever follows at the head reads no log
@@ -34,8 +35,9 @@ class Landing(NamedTuple):
 
 
 class Topic:
-    def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Updates]) -> None:
+    def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Parcel]) -> None:
         self.number, self.name, self.policy = number, name, policy  # the name with its mark
+        self.restoring = False  # the state is made when all of the log is read
         self.next_qseq = 1
         self.history = History()
         self.values: dict[str, Value] = {}
@@ -43,7 +45,7 @@ class Topic:
         self.ends: list[tuple[float, str]] = []  # heap of ttls; one that was replaced meanwhile goes when met
         self.epochs: list[tuple[int, int]] = []  # (epoch, last seq when it began), of epochs with updates, ascending
         self.names: dict[str, tuple[int, int]] = {}  # positions that subscribers keep here
-        self._read = read
+        self.read = read  # what stands at a position of the log
         self._recent: OrderedDict[int, Updates] = OrderedDict()  # by position
         self._recent_bytes = 0
 
@@ -64,21 +66,21 @@ class Topic:
         row, updates = what
         self.history.append(row)
         self._remember(row.position, updates)
-        if self.policy.keep_values:
-            self.fold(updates, row.at)
+        if self.policy.keep_values and not self.restoring:
+            self.fold(updates.keys, updates.values, row.at, updates.plain)
 
     @property
     def head(self) -> int:
         """The newest update that counts."""
         return self.history.next_seq - 1
 
-    def fold(self, updates: Updates, at: float) -> None:
+    def fold(self, keys: list[str], held: list[Held], at: float, plain: bool = False) -> None:
         """Rule 2."""
         values = self.values
-        if updates.plain:
-            values.update(zip(updates.keys, updates.values))  # type: ignore[arg-type]  # noqa: B905 — they are as long as each other
+        if plain:
+            values.update(zip(keys, held, strict=True))  # type: ignore[arg-type]
             return
-        for key, value in zip(updates.keys, updates.values, strict=True):
+        for key, value in zip(keys, held, strict=True):
             if value is None:
                 self.deletions += values.pop(key, None) is not None
             elif type(value) is list:
@@ -121,13 +123,13 @@ class Topic:
         rows = place - history.first
         return [(history.floor, count)] if count and rows >= (history.end - history.first) // 32 else []
 
-    def trim(self, record: records.Drop) -> list[int]:
-        """Rule 3. Where the bodies of what went stand."""
+    def trim(self, record: records.Drop) -> list[Row]:
+        """Rule 3. The batches that went."""
         gone = []
         for first, count in record.ranges:
             while self.history.messages and self.history.floor < first + count:
-                gone.append(self.history.pop().position)
-                self._forget(gone[-1])
+                gone.append(self.history.pop())
+                self._forget(gone[-1].position)
         return gone
 
     # -- out --------------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ class Topic:
         position = self.history.at(place).position
         updates = self._recent.get(position)
         if updates is None:
-            updates = self._read(position)
+            updates = Updates.read(self.read(position))
             self._remember(position, updates)
         return updates
 
@@ -162,8 +164,9 @@ class Topic:
 
     # -- positions --------------------------------------------------------------------------------------------------
 
-    def begin_epoch(self, epoch: int) -> None:
-        self.epochs.append((epoch, self.next_qseq - 1))
+    def begin_epoch(self, epoch: int, last: int) -> None:
+        """Its first update comes next; `last` is the one before."""
+        self.epochs.append((epoch, last))
         del self.epochs[:-EPOCHS_MAX]
 
     def holds(self, epoch: int, seq: int) -> bool:

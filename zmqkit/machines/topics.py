@@ -1,0 +1,275 @@
+"""The topics of a node: who updates them, who follows, what of them stands in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import inf
+
+from zmqkit import records
+from zmqkit.machines.core import QUEUES_MAX, Core
+from zmqkit.machines.fanout import Fanout
+from zmqkit.machines.history import History
+from zmqkit.machines.keeping import UPDATES, Keeping
+from zmqkit.machines.policy import TopicPolicy
+from zmqkit.machines.session import Client
+from zmqkit.machines.topic import Landing, Topic
+from zmqkit.parcel import Parcel
+from zmqkit.updates import Updates, unpacked
+from zmqkit.wire import TOPIC_MARK, Code, Kind, Pos, Refused, Seen, Sub, Unsub
+
+SUBSCRIPTIONS_MAX = 1000  # of one client
+PIECES_A_TURN = 8  # of a sweep: the log gets them beside what is new
+ROWS = 65_536  # of one record in a checkpoint
+AGE_SECONDS = 1.0  # how often a topic is looked at for updates that are too old
+
+
+class Hosted:
+    """One topic with all that belongs to it."""
+
+    __slots__ = ("fanout", "keeping", "topic")
+
+    def __init__(self, topic: Topic, fanout: Fanout) -> None:
+        self.topic, self.fanout, self.keeping = topic, fanout, Keeping(topic)
+
+
+class Topics:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.read: Callable[[int], Parcel]  # what stands at a position of the log; the driver's
+        self.hosted: dict[str, Hosted] = {}  # by marked name
+        self.by_number: dict[int, Hosted] = {}
+        self._followed: dict[bytes, dict[int, Hosted]] = {}  # by client and the number of the subscription
+        self._stirred: dict[int, Hosted] = {}  # there may be something to tell
+        self._aged_at = 0.0
+
+    # -- topics -------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic | None:
+        """The one of that marked name, made at its first use. None: there are too many."""
+        hosted = self._host(name)
+        return hosted.topic if hosted is not None else None
+
+    def _host(self, name: str) -> Hosted | None:
+        hosted = self.hosted.get(name)
+        if hosted is None and len(self.hosted) < QUEUES_MAX:
+            core, policy = self._core, TopicPolicy()
+            core.record(records.Queue(core.next_number, name, policy.to_wire(), False, False))
+            hosted = self._add(core.next_number, name, policy)
+        return hosted
+
+    def _add(self, number: int, name: str, policy: TopicPolicy) -> Hosted:
+        core = self._core
+        topic = Topic(number, name, policy, lambda position: self.read(position))
+        hosted = Hosted(topic, Fanout(topic, core.identity.epoch, lambda client, command: core.send(client.peer, command)))
+        self.hosted[name] = self.by_number[number] = hosted
+        core.next_number = max(core.next_number, number + 1)
+        return hosted
+
+    # -- updates ------------------------------------------------------------------------------------------------------
+
+    def put(self, topic: Topic, record: records.Put) -> int:
+        """Persist these updates; they count once that is durable. Returns the record's position."""
+        core = self._core
+        if not topic.epochs or topic.epochs[-1][0] != core.identity.epoch:
+            began = records.Epoch(topic.number, core.identity.epoch, record.qseq - 1)
+            core.record(began, waited=False)
+            topic.begin_epoch(began.epoch, began.seq)
+        position = core.record(record)
+        core.waiting.append((position, topic, topic.landing(record, position)))
+        return position
+
+    def land(self, number: int, what: Landing) -> None:
+        """They are durable."""
+        hosted = self.by_number[number]
+        hosted.topic.land(what)
+        self._stirred[number] = hosted
+        if not hosted.topic.restoring:
+            self._trim(hosted)
+
+    def _trim(self, hosted: Hosted) -> None:
+        ranges = hosted.topic.surplus(self._core.now)
+        if ranges:
+            record = records.Drop(hosted.topic.number, ranges)
+            self._drop(hosted, record, self._core.record(record, waited=False))
+
+    def _drop(self, hosted: Hosted, record: records.Drop, position: int) -> None:
+        for row in hosted.topic.trim(record):
+            self._release(hosted.topic, position, hosted.keeping.retire(row))
+
+    def _release(self, topic: Topic, position: int, body: int | None) -> None:
+        """Nobody needs that body any more, once the record at `position` is durable."""
+        if body is not None:
+            self._core.waiting.append((position, topic, body))
+
+    # -- subscribers ----------------------------------------------------------------------------------------------------
+
+    def subscribe(self, client: Client, command: Sub) -> None:
+        followed = self._followed.setdefault(client.id, {})
+        hosted = self._host(TOPIC_MARK + command.topic) if len(followed) < SUBSCRIPTIONS_MAX else None
+        if hosted is None:
+            text = "this node has as many topics, or subscriptions of this client, as it takes"
+            self._core.send(client.peer, Refused(Kind.SUB, command.topic, command.number, 1, Code.QUOTA, 1.0, text))
+            return
+        followed[command.number] = hosted
+        hosted.fanout.add(client, command)
+        self._stirred[hosted.topic.number] = hosted
+
+    def unsubscribe(self, client: Client, command: Unsub) -> None:
+        hosted = self._followed.get(client.id, {}).pop(command.number, None)
+        if hosted is not None:
+            hosted.fanout.remove(client, command.number)
+
+    def seen(self, client: Client, command: Seen) -> None:
+        hosted = self._followed.get(client.id, {}).get(command.number)
+        if hosted is not None:
+            hosted.fanout.take_up(client, command.number, command.taken)
+            self._stirred[hosted.topic.number] = hosted
+
+    def mark(self, client: Client, command: Pos) -> None:
+        hosted = self._followed.get(client.id, {}).get(command.number)
+        name = hosted.fanout.keeps(client, command.number, command.epoch, command.seq) if hosted is not None else ""
+        if hosted is not None and name:
+            hosted.topic.names[name] = command.epoch, command.seq
+            self._core.record(records.Mark(hosted.topic.number, name, command.epoch, command.seq), waited=False)
+
+    def beat(self, client: Client) -> None:
+        """A READY of this client: what it follows is told how far it is."""
+        for number, hosted in self._followed.get(client.id, {}).items():
+            hosted.fanout.beat(client, number)
+
+    def lost(self, client: Client) -> None:
+        """Its link has ended. It subscribes again on the next."""
+        for number, hosted in self._followed.pop(client.id, {}).items():
+            hosted.fanout.remove(client, number)
+
+    # -- turns ----------------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        stirred, self._stirred = self._stirred, {}
+        for hosted in stirred.values():
+            hosted.fanout.serve(self._core.now)
+            self._sweep(hosted)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._stirred)
+
+    def _sweep(self, hosted: Hosted) -> None:
+        keeping, topic, core = hosted.keeping, hosted.topic, self._core
+        for _ in range(PIECES_A_TURN):
+            for parcel in keeping.pieces(core.now):
+                record = records.Values(topic.number, topic.head, core.now, 1, parcel)
+                keeping.write(record, core.record(record, waited=False))
+            done = keeping.finished()
+            if done is not None:
+                self._swept(hosted, done, core.record(done, waited=False))
+            if not keeping.sweeps:
+                return
+
+    def _swept(self, hosted: Hosted, record: records.Swept, position: int) -> None:
+        for body in hosted.keeping.sweep(record):
+            self._release(hosted.topic, position, body)
+
+    @property
+    def deadline(self) -> float:
+        return min([hosted.topic.ends[0][0] for hosted in self.hosted.values() if hosted.topic.ends], default=inf)
+
+    def tick(self) -> None:
+        """Rule: a ttl that runs out is a deletion, made by the node; history grows old by itself."""
+        core = self._core
+        for hosted in self.hosted.values():
+            topic = hosted.topic
+            if topic.ends and topic.ends[0][0] <= core.now and not core.stopping:
+                keys = topic.ended(core.now)
+                if keys:
+                    parcel = Updates.make(keys, [None] * len(keys))
+                    self.put(topic, records.Put(topic.number, b"", 1, parcel.count, 1, topic.number_messages(parcel.count), core.now, parcel))
+        if core.now >= self._aged_at + AGE_SECONDS:
+            self._aged_at = core.now
+            for hosted in self.hosted.values():
+                if hosted.topic.policy.max_age is not None:
+                    self._trim(hosted)
+
+    # -- memory -----------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Iterator[records.Record]:
+        for hosted in self.hosted.values():
+            topic, history = hosted.topic, hosted.topic.history
+            yield records.Queue(topic.number, topic.name, topic.policy.to_wire(), False, False)
+            for epoch, seq in topic.epochs:
+                yield records.Epoch(topic.number, epoch, seq)
+            for name, (epoch, seq) in topic.names.items():
+                yield records.Mark(topic.number, name, epoch, seq)
+            yield records.Swept(topic.number, hosted.keeping.swept)
+            yield hosted.keeping.snapshot()
+            landing = History()
+            for _, owner, what in self._core.waiting:
+                if owner is topic and isinstance(what, Landing):
+                    landing.append(what.row)
+            yield records.Backlog(topic.number, history.floor, topic.next_qseq, b"", b"", b"", b"")
+            for part in (history, landing):
+                for columns in part.columns(ROWS):
+                    yield records.Backlog(topic.number, history.floor, topic.next_qseq, *columns)
+
+    def restore_topic(self, record: records.Queue) -> None:
+        policy = TopicPolicy.from_wire(record.policy)
+        known = self.by_number.get(record.number)
+        hosted = known or self._add(record.number, record.name, policy)
+        hosted.topic.policy, hosted.topic.restoring = policy, True
+
+    def restore(self, hosted: Hosted, record: records.Record, position: int) -> None:
+        topic, keeping = hosted.topic, hosted.keeping
+        match record:
+            case records.Put():
+                topic.next_qseq = record.qseq + record.count
+                self._core.waiting.append((position, topic, topic.landing(record, position)))
+            case records.Drop():
+                self._drop(hosted, record, position)
+            case records.Epoch():
+                topic.begin_epoch(record.epoch, record.seq)
+            case records.Mark():
+                topic.names[record.name] = record.epoch, record.seq
+            case records.Values():
+                keeping.write(record, position)
+            case records.Swept():
+                self._swept(hosted, record, position)
+            case records.Kept():
+                keeping.restore(record)
+            case records.Copy():
+                self.copy(record, position)
+            case records.Backlog():
+                topic.next_qseq = record.next_qseq
+                topic.history.restore(record.qseq, record.positions, record.counts, record.sizes, record.times)
+
+    def begin(self) -> None:
+        """All is restored: the state of each topic is what its bodies add up to."""
+        for hosted in self.hosted.values():
+            topic = hosted.topic
+            topic.restoring = False
+            for body in hosted.keeping.all_bodies() if topic.policy.keep_values else ():
+                parcel = self.read(body.position)
+                if body.kind == UPDATES:
+                    updates = Updates.read(parcel)
+                    topic.fold(updates.keys, updates.values, body.at, updates.plain)
+                else:
+                    topic.fold(*unpacked(parcel), body.at)
+
+    def places(self) -> Iterator[tuple[int, int, int, int]]:
+        """Topic, seq, count and position of every body that is needed."""
+        for hosted in self.hosted.values():
+            for body in hosted.keeping.all_bodies():
+                yield hosted.topic.number, body.seq, body.count, body.position
+
+    def positions(self) -> Iterator[int]:
+        """Where the bodies stand that are still needed."""
+        for hosted in self.hosted.values():
+            yield from hosted.keeping.positions
+            history = hosted.topic.history
+            yield from history.positions[history.head :]
+
+    def copy(self, record: records.Copy, position: int) -> None:
+        """A body has moved."""
+        hosted = self.by_number[record.queue]
+        moved = hosted.topic.history.move(record.source, position) or hosted.keeping.move(record.source, position)
+        self._release(hosted.topic, position, record.source if moved else position)
+
