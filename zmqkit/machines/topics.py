@@ -20,6 +20,7 @@ from zmqkit.wire import TOPIC_MARK, Code, Kind, Pos, Refused, Seen, Sub, Unsub
 SUBSCRIPTIONS_MAX = 1000  # of one client
 PIECES_A_TURN = 8  # of a sweep: the log gets them beside what is new
 ROWS = 65_536  # of one record in a checkpoint
+NOBODY = b""  # the producer of what the node itself updates
 AGE_SECONDS = 1.0  # how often a topic is looked at for updates that are too old
 
 
@@ -183,7 +184,8 @@ class Topics:
                 keys = topic.ended(core.now)
                 if keys:
                     parcel = Updates.make(keys, [None] * len(keys))
-                    self.put(topic, records.Put(topic.number, b"", 1, parcel.count, 1, topic.number_messages(parcel.count), core.now, parcel))
+                    seq = topic.number_messages(parcel.count)
+                    self.put(topic, records.Put(topic.number, NOBODY, 1, parcel.count, 1, seq, core.now, parcel))
         if core.now >= self._aged_at + AGE_SECONDS:
             self._aged_at = core.now
             for hosted in self.hosted.values():
