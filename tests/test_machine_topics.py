@@ -9,7 +9,7 @@ import pytest
 from node_bench import Bench, ManualLog, name
 
 from zmqkit import records, wire
-from zmqkit.machines import keeping
+from zmqkit.machines import keeping, topics
 from zmqkit.machines.topic import Topic
 from zmqkit.machines.topics import Topics
 from zmqkit.parcel import Parcel
@@ -157,6 +157,7 @@ def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_cra
     chance = random.Random(seed)
     monkeypatch.setattr(keeping, "SWEEP_BYTES", chance.choice([50, 500, 10**9]))
     monkeypatch.setattr(keeping, "PIECE_KEYS", 7)
+    monkeypatch.setattr(topics, "PIECES_A_TURN", chance.choice([1, 8]))
     bench = TopicNode()
     sent = {"p": 1, "q": 1}
     links = {"p": 1, "q": 1}

@@ -93,6 +93,22 @@ def test_a_position_goes_on_where_it_was_and_one_that_means_nothing_any_more_is_
         assert [n for _, _, n, _ in follower.seen] == ([2, 3] if not gaps else [3, 3])
 
 
+def test_an_update_that_does_not_follow_what_we_know_is_not_applied_but_asked_for_again() -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"))
+    follower = bench.follower()
+    subscription = follower.machine.subscribe("t")
+    follower.say()
+    bench.settle()
+    bench.publish(("a", b"2"))
+    bench.publish(("b", b"3"))
+    bench.serve()
+    follower.inbox.popleft()  # lost, as no link of ours can lose it
+    assert follower.machine.hear(follower.inbox[0]) == "update-out-of-order" and subscription.state == {"a": b"1"}
+    bench.settle()
+    assert subscription.state == follower.fold == {"a": b"2", "b": b"3"} and not follower.gaps
+
+
 def test_a_name_keeps_the_position_and_belongs_to_the_newest() -> None:
     bench = TopicBench()
     bench.publish(("a", b"1"), ("b", b"2"))
