@@ -82,7 +82,9 @@ def test_an_update_is_confirmed_like_a_put_and_told_once_it_is_durable() -> None
     assert bench.hear(producer, wire.Confirm) == [wire.Confirm(MARKED, 1, 2, 1, "disk")] and bench.hear(reader, wire.Live) == []
 
 
-@pytest.mark.parametrize("body", [b"x", b"\xa1a", b"\xa0\xc4\x01x", b"\x01\xc4\x01x", b"\xa1a\x05", b"\xa1a\x92\xc4\x01x\x00", b"\xdd\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "body", [b"x", b"\xa1a", b"\xa0\xc4\x01x", b"\x01\xc4\x01x", b"\xa1a\x05", b"\xa1a\x92\xc4\x01x\x00", b"\xdd\xff\xff\xff\xff"]
+)
 def test_what_are_no_updates_is_refused_and_harms_nobody(body: bytes) -> None:
     bench = TopicNode()
     producer, reader = bench.connect("p"), bench.connect("r")
@@ -167,7 +169,8 @@ def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_cra
         match chance.randrange(10):
             case 0 | 1 | 2 | 3 | 4:
                 letter = chance.choice("pq")
-                pairs = [(f"k{chance.randrange(40)}", chance.choice([b"x" * chance.randrange(20), None])) for _ in range(chance.randrange(1, 9))]
+                keys = [f"k{chance.randrange(40)}" for _ in range(chance.randrange(1, 9))]
+                pairs = [(key, chance.choice([b"x" * chance.randrange(20), None])) for key in keys]
                 bench.publish(peers[letter], sent[letter], *pairs, ttl=chance.choice([None, None, 2.0]))
                 sent[letter] += len(pairs)
                 if MARKED in bench.topics.hosted:
