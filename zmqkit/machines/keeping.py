@@ -113,11 +113,13 @@ class Keeping:
         return map(Body._make, zip(*self._columns, strict=True))
 
     def all_bodies(self) -> list[Body]:
-        """What gives the state, in order: those below the history, and the history's own."""
+        """What gives the state: those below the history, and the history's own.
+
+        An update may stand behind a piece that was cut later; but then so does every update after it, and the end is the same.
+        """
         history = self._topic.history
         rows = [history.at(place) for place in range(history.first, history.end)]
-        found = [*self.bodies(), *(Body(row.qseq + row.count - 1, row.position, row.count, row.at, UPDATES) for row in rows)]
-        return sorted(found, key=lambda body: (body.seq, body.kind))
+        return [*self.bodies(), *(Body(row.qseq + row.count - 1, row.position, row.count, row.at, UPDATES) for row in rows)]
 
     def move(self, source: int, position: int) -> bool:
         """The body at `source` now stands at `position`."""
