@@ -36,7 +36,7 @@ RULES = [
     Rule(
         "R-L2", "A link whose READY is not echoed within patience is given up, and another one opened.",
         STORY + "test_rl2_a_link_on_which_nothing_comes_back_is_given_up",
-        "machines/link.py", "welcome.patience or PATIENCE_SECONDS", "1e6",
+        "machines/link.py", "welcome.patience or phase.PATIENCE_SECONDS", "1e6",
     ),
     Rule(
         "R-L3", "The newest link number of a client wins; a late HELLO of an older one is ignored.",

@@ -10,8 +10,9 @@ import pytest
 from zmqkit import framing, wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
-from zmqkit.machines.link import ClientMachine, Phase
+from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.output import Dropped
+from zmqkit.machines.phase import Phase
 from zmqkit.parcel import Parcel
 
 NODE, OTHER = b"N" * 16, b"O" * 16

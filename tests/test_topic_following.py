@@ -16,7 +16,7 @@ def test_a_late_joiner_gets_the_state_and_then_what_changes() -> None:
     bench.publish(("a", b"1"), ("b", b"2"), ("c", b"3"))
     bench.publish(("a", b"4"), ("b", None))
     follower = bench.follower()
-    subscription = follower.machine.subscribe("t")
+    subscription = follower.subscribe("t")
     follower.say()
     bench.settle()
     assert subscription.loaded and subscription.state == {"a": b"4", "c": b"3"}
@@ -31,7 +31,7 @@ def test_updates_go_on_between_the_pieces_of_a_snapshot() -> None:
     for start in range(0, 3000, 1000):
         bench.publish(*[(f"k{number}", b"old") for number in range(start, start + 1000)])
     follower = bench.follower(window=1)  # one frame at a time
-    subscription = follower.machine.subscribe("t")
+    subscription = follower.subscribe("t")
     follower.say()
     for turn in range(20):
         bench.serve()
@@ -46,7 +46,7 @@ def test_who_falls_behind_the_history_is_told_and_gets_a_new_snapshot_with_delet
     bench = TopicBench(max_messages=10)
     bench.publish(("a", b"1"), ("b", b"1"))
     follower = bench.follower(window=1)
-    subscription = follower.machine.subscribe("t")
+    subscription = follower.subscribe("t")
     follower.say()
     bench.settle()
     follower.hold = True
@@ -72,7 +72,7 @@ def test_a_subscription_begins_where_it_is_asked_to(start: Start, seq: int, expe
     bench.now += 10.0
     bench.publish(("a", b"3"), ("b", b"4"))
     follower = bench.follower()
-    follower.machine.subscribe("t", start=start, seq=seq, time=1005.0)
+    follower.subscribe("t", start=start, seq=seq, time=1005.0)
     follower.say()
     bench.settle()
     assert [number for _, _, number, _ in follower.seen] == expected
@@ -86,7 +86,7 @@ def test_a_position_goes_on_where_it_was_and_one_that_means_nothing_any_more_is_
     bench.publish(("a", b"1"), ("b", b"2"), ("a", b"3"))
     for epoch, seq, gaps in ((EPOCH, 1, []), (EPOCH, 9, [Gap(1, 0)]), (EPOCH - 1, 2, [Gap(1, 0)])):
         follower = bench.follower()
-        follower.machine.subscribe("t", start=Start.POSITION, epoch=epoch, seq=seq)
+        follower.subscribe("t", start=Start.POSITION, epoch=epoch, seq=seq)
         follower.say()
         bench.settle()
         assert follower.gaps == gaps
@@ -97,14 +97,14 @@ def test_an_update_that_does_not_follow_what_we_know_is_not_applied_but_asked_fo
     bench = TopicBench()
     bench.publish(("a", b"1"))
     follower = bench.follower()
-    subscription = follower.machine.subscribe("t")
+    subscription = follower.subscribe("t")
     follower.say()
     bench.settle()
     bench.publish(("a", b"2"))
     bench.publish(("b", b"3"))
     bench.serve()
     follower.inbox.popleft()  # lost, as no link of ours can lose it
-    assert follower.machine.hear(follower.inbox[0]) == "update-out-of-order" and subscription.state == {"a": b"1"}
+    assert follower.machine.hear(follower.inbox[0], bench.now) == "update-out-of-order" and subscription.state == {"a": b"1"}
     bench.settle()
     assert subscription.state == follower.fold == {"a": b"2", "b": b"3"} and not follower.gaps
 
@@ -113,13 +113,13 @@ def test_a_name_keeps_the_position_and_belongs_to_the_newest() -> None:
     bench = TopicBench()
     bench.publish(("a", b"1"), ("b", b"2"))
     first, second = bench.follower(), bench.follower()
-    one = first.machine.subscribe("t", name="ui")
+    one = first.subscribe("t", name="ui")
     first.say()
     bench.settle()
     first.machine.keep(one, EPOCH, 2)
     first.say()
     bench.publish(("c", b"3"))
-    two = second.machine.subscribe("t", name="ui")
+    two = second.subscribe("t", name="ui")
     second.say()
     bench.settle()
     assert [n for _, _, n, _ in second.seen] == [3] and not second.gaps
@@ -136,7 +136,7 @@ def test_prefixes_come_and_go() -> None:
     bench = TopicBench()
     bench.publish(("a.1", b"1"), ("b.1", b"2"), ("c.1", b"3"))
     follower = bench.follower()
-    subscription = follower.machine.subscribe("t", ("a.",))
+    subscription = follower.subscribe("t", ("a.",))
     follower.say()
     bench.settle()
     assert subscription.state == {"a.1": b"1"}
@@ -159,7 +159,7 @@ def test_snapshots_at_once_share_their_pieces_and_the_log_is_not_read_for_who_is
         bench.publish(*[(f"k{number}", b"v" * 100) for number in range(start, start + 1000)])
     followers = [bench.follower() for _ in range(4)]
     for follower in followers:
-        follower.machine.subscribe("t")
+        follower.subscribe("t")
         follower.say()
     bench.serve()
     bodies = {id(command.parcel) for follower in followers for command in follower.inbox if hasattr(command, "parcel")}
@@ -179,7 +179,7 @@ def test_any_schedule_ends_with_the_fold_of_the_log(seed: int) -> None:
     for follower in followers:
         prefixes = chance.choice([("",), ("a.",), ("a.", "c.")])
         start = Start.BEGINNING if bench.topic.policy.max_messages == 100_000 and chance.random() < 0.3 else Start.SNAPSHOT
-        subscriptions.append(follower.machine.subscribe("t", prefixes, start))
+        subscriptions.append(follower.subscribe("t", prefixes, start))
     for _ in range(chance.choice([10, 100])):
         match chance.randrange(8):
             case 0 | 1 | 2:

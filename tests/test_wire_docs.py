@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zmqkit import fields, framing, host, parcel, records, wire
-from zmqkit.machines import admin, calling, calls, checkpoint, core, keys, leasing, ledger, link, node, policy, publishing, queue, settling
+from zmqkit.machines import admin, calling, calls, checkpoint, core, keys, leasing, ledger, node, phase, policy, publishing, queue, settling
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
 PART = {title: text for title, text in re.findall(r"^## \d+\. ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
@@ -89,8 +89,8 @@ LIMITS = {
     "parts": f"ranges of a REPLY | {calls.PARTS_AHEAD_MAX} · {wire.REPLY_RANGES_MAX}",
 }  # fmt: skip
 TIMERS = {
-    "beats": f"{core.BEAT} beat · {link.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{link.WELCOME_SECONDS}",
-    "retry": f"{link.RETRY_SECONDS} to {link.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
+    "beats": f"{core.BEAT} beat · {phase.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{phase.WELCOME_SECONDS}",
+    "retry": f"{phase.RETRY_SECONDS} to {phase.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
     "queue": f"{policy.QueuePolicy().lease:.0f} lease · {policy.QueuePolicy().grace:.0f} grace",
     "refused": f"{publishing.RETRY_AFTER} · {calls.RETRY_SECONDS} | ",
     "verdict": f"| {calling.VERDICT_SECONDS} | after", "keys": f"| {keys.KEPT_SECONDS:.0f} | the answer to a key",

@@ -32,6 +32,11 @@ class Follower:
         self.hold = False  # takes nothing
         self.untaken: list[tuple[Subscription, int]] = []
 
+    def subscribe(self, *arguments: Any, **more: Any) -> Subscription:
+        subscription = Subscription(*arguments, **more)
+        self.machine.add(subscription)
+        return subscription
+
     def up(self, changed: bool = False) -> None:
         self.client.peer = b"up"
         self.machine.resume(changed)
@@ -65,9 +70,9 @@ class Follower:
         """Hear up to so many commands; the application follows."""
         while self.inbox and most:
             most -= 1
-            dropped = self.machine.hear(framing.decode(framing.encode(self.inbox.popleft())))  # type: ignore[arg-type]
+            dropped = self.machine.hear(framing.decode(framing.encode(self.inbox.popleft())), self.bench.now)  # type: ignore[arg-type]
             assert dropped in ("", "old-subscription", "update-out-of-order"), dropped
-        for subscription in self.machine.changed():
+        for subscription in self.machine.take_changed():
             for news in subscription.news:
                 self._follow(subscription, news)
             subscription.news.clear()

@@ -132,3 +132,11 @@ class JournalFormat(JournalError):
 
 class JournalFailed(JournalError):
     """Writing or syncing failed. Nothing is confirmed after it; start the node again once the disk is well."""
+
+
+def fresh(error: Exception) -> Exception:
+    """The same error without another thread's traceback."""
+    again = error.__class__.__new__(error.__class__)
+    again.__dict__.update(error.__dict__)
+    again.args = error.args
+    return again

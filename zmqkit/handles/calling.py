@@ -15,13 +15,13 @@ from itertools import count
 from typing import Any
 
 from zmqkit.codec import Schema, packer, unencodable
-from zmqkit.errors import Closed, MessageTooLarge
+from zmqkit.errors import Closed, MessageTooLarge, fresh
 from zmqkit.handles.answers import Load, MakeError, decoded, failure, remote_error, undecodable
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.names import idempotency_key, service_name
 from zmqkit.handles.producer import Headers, Producer
 from zmqkit.handles.routing import Again, Route
-from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.session import Session
 from zmqkit.machines import events as ev
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
 from zmqkit.reactor import now

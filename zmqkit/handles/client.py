@@ -20,6 +20,7 @@ from zmqkit.handles.routing import Route
 from zmqkit.handles.serving import Serving
 from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts, Stream
+from zmqkit.handles.topic import Topic
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.reactor import Reactor
@@ -60,6 +61,10 @@ class Peer:
     def queue(self, name: str, type: Any = None) -> Queue[Any]:
         """A handle on that queue. With `type` (a dataclass, TypedDict, msgspec or pydantic type) bodies are checked at both ends."""
         return Queue(self._alone, name, type)
+
+    def topic(self, name: str, type: Any = None) -> Topic[Any]:
+        """A handle on that topic. With `type` (a dataclass, TypedDict, msgspec or pydantic type) values are checked at both ends."""
+        return Topic(self._alone, name, type)
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
 
-from zmqkit.errors import Closed, Error
+from zmqkit.errors import Closed, Error, fresh
 from zmqkit.handles.answers import Load
 from zmqkit.handles.calling import loader
 from zmqkit.handles.current import Current
 from zmqkit.handles.hand import Credit, Demand
 from zmqkit.handles.names import service_name
 from zmqkit.handles.requests import CallHand, Requests
-from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.session import Session
 from zmqkit.wire import SERVICE_MARK
 
 Function = Callable[[Any], Any]

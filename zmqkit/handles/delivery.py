@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 import msgpack
 
 from zmqkit.codec import unencodable
-from zmqkit.errors import Closed, MessageTooLarge, StaleLease
+from zmqkit.errors import Closed, MessageTooLarge, StaleLease, fresh
 from zmqkit.handles.durations import Duration, patience, seconds
-from zmqkit.handles.session import fresh
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.wire import BLOB_BYTES_MAX, BackKind
 

@@ -14,10 +14,10 @@ from operator import length_hint
 from typing import Any, TypeVar
 
 from zmqkit import codec
-from zmqkit.errors import Closed, StaleLease, Timeout
+from zmqkit.errors import Closed, StaleLease, Timeout, fresh
 from zmqkit.handles.delivery import Delivery, Settled
 from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
-from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Listener, Reply, Steps
 from zmqkit.machines.consumer import ConsumerState
 from zmqkit.machines.holdings import HeldLease

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from zmqkit.codec import packer, shown, unencodable
-from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable
+from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable, fresh
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, checked_headers
-from zmqkit.handles.session import Session, fresh
+from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Listeners, Steps
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import FULL_BYTES, MESSAGE_HEADERS_BYTES_MAX, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
@@ -25,6 +25,7 @@ CHUNK_MESSAGES = 64  # the first guess of put_many at what fills a batch
 
 Headers = dict[str, Any]
 Dump = Callable[[Any], Any] | None
+Pack = Callable[[Any], bytes]
 Span = tuple[Ticket, int, int]  # place and count of messages in a ticket
 
 
@@ -50,8 +51,10 @@ class Room(Listeners):
 
 
 class Producer:
-    def __init__(self, session: Session, queue: str) -> None:
-        self._session, self._queue = session, queue
+    """`queue`: its name, or the marked one of a topic; `packer` makes what encodes one message of it."""
+
+    def __init__(self, session: Session, queue: str, packer: Callable[[], Pack] = packer) -> None:
+        self._session, self._queue, self._packer = session, queue, packer
         self._lock = threading.Lock()
         self.room = Room(self._lock, lambda: len(self._ready) < READY_BATCHES_MAX or session.error is not None)
         self._pack = packer()
@@ -161,7 +164,7 @@ class Producer:
         self._session.admit()
         spans: deque[Span] = deque()
         done = Progress()
-        pack, source, wanted, sent = packer(), iter(bodies), CHUNK_MESSAGES, 0
+        pack, source, wanted, sent = self._packer(), iter(bodies), CHUNK_MESSAGES, 0
         try:
             while raw := list(islice(source, wanted)):
                 chunk, size = self._encode(raw, dump, pack, sent)

@@ -12,8 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from zmqkit.errors import Unreachable
-from zmqkit.handles.session import Session, fresh
+from zmqkit.errors import Unreachable, fresh
+from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Signal, Steps
 from zmqkit.machines.events import Outcome
 

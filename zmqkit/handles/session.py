@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from zmqkit.errors import Closed, Error, Timeout, Unreachable
+from zmqkit.errors import Closed, Error, Timeout, Unreachable, fresh
 from zmqkit.handles.outcome import Ticket, check_ask, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
@@ -28,9 +28,11 @@ from zmqkit.wire import BackKind, Verdict
 if TYPE_CHECKING:
     from zmqkit.handles.calling import Calls
     from zmqkit.handles.crew import Crew
+    from zmqkit.handles.feed import Feed
     from zmqkit.handles.inbox import Inbox
     from zmqkit.handles.producer import Producer
     from zmqkit.handles.requests import Requests
+    from zmqkit.machines.following import Subscription
 
 GOODBYE_SECONDS = 1.0  # for the node's answer to ours
 HOT_SECONDS = 0.001  # acks of a busy consumer are collected this often, without a wake-up for each
@@ -63,6 +65,7 @@ class Session:
         self._inboxes: dict[str, Inbox] = {}
         self._replies: list[Reply] = []  # of asks
         self._flushes: list[Flush] = []
+        self.feeds: dict[Subscription, Feed] = {}  # the I/O thread's
         self._part_by, self._insisted = inf, False
         self._up, self._left, self.ended = Signal(), Signal(), Signal()
         self.loops: dict[Any, Any] = {}  # of asyncio, and what `zmqkit.aio` keeps for each
@@ -237,6 +240,8 @@ class Session:
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)
+        for feed in self.feeds.values():
+            feed.pump(machine.following)
         self.calls.pump(self, moment)
         if hot:
             self.hot = True
@@ -261,6 +266,8 @@ class Session:
             crew.fail()
         for inbox in self.inboxes:
             inbox.fail()
+        for feed in self.feeds.values():
+            feed.fail(reason)
         self.calls.fail(self, reason)
         for reply in [*self._replies, *(flush.reply for flush in self._flushes)]:
             reply.set(reason)
@@ -340,6 +347,12 @@ class Session:
             self._replies.remove(event.ticket)
         event.ticket.set(event.result)
 
+    def _on_news(self, event: ev.News) -> None:
+        for subscription in event.subscriptions:
+            feed = self.feeds.get(subscription)
+            if feed is not None:
+                feed.came()
+
     def _on_echoed(self, event: ev.Echoed) -> None:
         for inbox in self.inboxes:
             inbox.echoed(event.beat, event.behind)
@@ -357,7 +370,7 @@ _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
     ev.Answered: lambda session, event: session.calls.answered(event), ev.Parts: lambda session, event: session.calls.came(event),
     ev.Failed: lambda session, event: session.calls.failed(session, event),
-    ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease,
+    ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease, ev.News: Session._on_news,
 }  # fmt: skip
 _ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
     ev.Granted: lambda inbox, event: inbox.granted(event.lease), ev.Revoked: lambda inbox, event: inbox.revoked(event.lease),
@@ -373,14 +386,6 @@ def _jitter() -> float:
 
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - now())
-
-
-def fresh(error: Exception) -> Exception:
-    """The same error without another thread's traceback."""
-    again = error.__class__.__new__(error.__class__)
-    again.__dict__.update(error.__dict__)
-    again.args = error.args
-    return again
 
 
 def _forked() -> None:

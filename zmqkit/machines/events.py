@@ -9,6 +9,7 @@ from zmqkit.parcel import Parcel
 from zmqkit.wire import Status, Verdict
 
 if TYPE_CHECKING:
+    from zmqkit.machines.following import Subscription
     from zmqkit.machines.holdings import HeldLease
 
 
@@ -142,7 +143,13 @@ class Allowed(NamedTuple):
     parts: int
 
 
+class News(NamedTuple):
+    """These subscriptions have news."""
+
+    subscriptions: list[Subscription]
+
+
 Event = (
     Up | Down | Stored | Rejected | Granted | Judged | Revoked | Replied | Echoed | Left
-    | Answered | Failed | Parts | Cancelled | Allowed
+    | Answered | Failed | Parts | Cancelled | Allowed | News
 )  # fmt: skip

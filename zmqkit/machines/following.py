@@ -19,6 +19,9 @@ from zmqkit.wire import Scope, Start
 WINDOW_BYTES = 8 * 1024 * 1024
 
 
+Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
+
+
 class Changes(NamedTuple):
     """Updates of one batch, in order. `numbers`: the seq of each, or of all together."""
 
@@ -27,6 +30,7 @@ class Changes(NamedTuple):
     numbers: range | list[int] | int
     epoch: int
     size: int  # bytes that the window takes them for
+    plain: bool  # every one has a value, without an end
     snapshot: bool
 
 
@@ -42,7 +46,10 @@ class Loaded(NamedTuple):
 
 
 class Subscription:
-    def __init__(self, topic: str, prefixes: tuple[str, ...], start: Start, epoch: int, seq: int, time: float, name: str) -> None:
+    def __init__(
+        self, topic: str, prefixes: tuple[str, ...] = ALL, start: Start = Start.SNAPSHOT, epoch: int = 0, seq: int = 0, time: float = 0.0,
+        name: str = "",
+    ) -> None:  # fmt: skip
         self.topic, self.prefixes, self.name = topic, prefixes, name
         self.start, self.time = start, time  # until there is a position
         self.number = 0  # of its newest SUB
@@ -52,7 +59,7 @@ class Subscription:
         self.fresh: tuple[str, ...] = ()  # FRESH: of which prefixes
         self.received = self.taken = self.told = 0  # bytes: came, taken by the application, and what the node was told of that
         self.stale: dict[str, None] = {}  # keys that the snapshot under way has not named yet
-        self.state: dict[str, Held] = {}
+        self.state: dict[str, Value] = {}
         self.news: list[Changes | Gap | Loaded] = []
 
     @property
@@ -62,13 +69,16 @@ class Subscription:
     def matches(self, key: str) -> bool:
         return key.startswith(self.prefixes)
 
-    def _apply(self, changes: Changes) -> None:
+    def _apply(self, changes: Changes, now: float) -> None:
         state, stale = self.state, self.stale
-        for key, value in zip(changes.keys, changes.values, strict=True):
-            if value is None:
-                state.pop(key, None)
-            else:
-                state[key] = value
+        if changes.plain:
+            state.update(zip(changes.keys, changes.values, strict=True))  # type: ignore[arg-type]
+        else:
+            for key, value in zip(changes.keys, changes.values, strict=True):
+                if value is None:
+                    state.pop(key, None)
+                else:
+                    state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
         if stale:
             for key in changes.keys:
                 stale.pop(key, None)
@@ -86,12 +96,13 @@ class Subscription:
         elif not self.scope:
             self.news.append(Loaded())
 
-    def chunk(self, chunk: wire.Chunk) -> None:
+    def chunk(self, chunk: wire.Chunk, now: float) -> None:
         """Raises ValueError for what are no updates."""
         keys, values = unpacked(chunk.parcel)
-        self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), True))
+        plain = set(map(type, values)) == {bytes}
+        self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True), now)
 
-    def live(self, live: wire.Live) -> bool:
+    def live(self, live: wire.Live, now: float) -> bool:
         """False: it does not follow what we know (rule 3). Raises ValueError for what are no updates."""
         if not self.based or live.prev != self.seq:
             return False
@@ -101,21 +112,21 @@ class Subscription:
             mask = int.from_bytes(live.mask, "little")
             numbers = [number for index, number in enumerate(numbers) if mask >> index & 1]
         self.seq = live.first + live.span - 1
-        self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), False))
+        self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), updates.plain, False), now)
         return True
 
-    def at(self, at: wire.At) -> None:
+    def at(self, at: wire.At, now: float) -> None:
         self.epoch, self.seq = at.epoch, at.seq
         if self.scope:
             self.scope, self.fresh = Scope.NONE, ()
             gone, self.stale = list(self.stale), {}
             if gone:
-                self._apply(Changes(gone, [None] * len(gone), at.seq, self.epoch, 0, True))
+                self._apply(Changes(gone, [None] * len(gone), at.seq, self.epoch, 0, False, True), now)
             self.news.append(Loaded())
 
-    def _came(self, changes: Changes) -> None:
+    def _came(self, changes: Changes, now: float) -> None:
         self.received += changes.size
-        self._apply(changes)
+        self._apply(changes, now)
 
     # -- speaking -----------------------------------------------------------------------------------------------------
 
@@ -157,19 +168,14 @@ class Following:
         self._number = 0
         self._unsaid: list[Subscription] = []  # of which a SUB is to be sent
         self._words: list[wire.Command] = []
-        self._changed: dict[Subscription, None] = {}  # there is news
+        self.changed: dict[Subscription, None] = {}  # there is news
         self._taken: dict[Subscription, None] = {}
 
     # -- the handles --------------------------------------------------------------------------------------------------
 
-    def subscribe(
-        self, topic: str, prefixes: tuple[str, ...] = ALL, start: Start = Start.SNAPSHOT, *,
-        epoch: int = 0, seq: int = 0, time: float = 0.0, name: str = "",
-    ) -> Subscription:  # fmt: skip
-        subscription = Subscription(topic, prefixes, start, epoch, seq, time, name)
+    def add(self, subscription: Subscription) -> None:
         self.subscriptions.append(subscription)
         self._unsaid.append(subscription)
-        return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         if subscription in self.subscriptions:
@@ -191,10 +197,10 @@ class Following:
         if subscription.number:
             self._words.append(wire.Pos(subscription.number, epoch, seq))
 
-    def changed(self) -> list[Subscription]:
+    def take_changed(self) -> list[Subscription]:
         """Those with news since the last time."""
-        found = list(self._changed)
-        self._changed.clear()
+        found = list(self.changed)
+        self.changed.clear()
         return found
 
     # -- the link -----------------------------------------------------------------------------------------------------
@@ -228,7 +234,7 @@ class Following:
         self._taken.clear()
         return sends
 
-    def hear(self, command: wire.Reset | wire.Chunk | wire.Live | wire.At) -> str:
+    def hear(self, command: wire.Reset | wire.Chunk | wire.Live | wire.At, now: float) -> str:
         """Why it was dropped; "": it was not."""
         subscription = self._by_number.get(command.number)
         if subscription is None:
@@ -237,16 +243,16 @@ class Following:
             if isinstance(command, wire.Reset):
                 subscription.reset(command)
             elif isinstance(command, wire.Chunk):
-                subscription.chunk(command)
+                subscription.chunk(command, now)
             elif isinstance(command, wire.At):
-                subscription.at(command)
-            elif not subscription.live(command):
+                subscription.at(command, now)
+            elif not subscription.live(command, now):
                 self._again(subscription)
                 return "update-out-of-order"
         except ValueError as error:
             self._again(subscription)
             return f"no-updates: {error}"
-        self._changed[subscription] = None
+        self.changed[subscription] = None
         return ""
 
     def _again(self, subscription: Subscription) -> None:

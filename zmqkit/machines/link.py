@@ -11,38 +11,22 @@ Rule 5 (R-A7)        A stop finishes what runs, awaits the answers, says BYE, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from math import inf
 from typing import Any
 
 from zmqkit import framing, wire
-from zmqkit.machines import events as ev
+from zmqkit.machines import events as ev, phase
 from zmqkit.machines.asks import Asks
 from zmqkit.machines.beats import Beats
 from zmqkit.machines.calling import Calling
+from zmqkit.machines.following import Following
 from zmqkit.machines.holdings import MARGIN, HeldLease, Holdings
 from zmqkit.machines.output import ClientOutput, Dropped
+from zmqkit.machines.phase import Phase
 from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
 from zmqkit.machines.windows import Windows
 from zmqkit.parcel import Buffer, Parcel
 from zmqkit.wire import BackKind, Status
-
-WELCOME_SECONDS = 2.0
-BEAT_SECONDS = 1.0
-IDLE_BEATS = 2.5  # nothing held, nothing awaited
-BEATS_A_LEASE = 3  # a short lease is renewed before a lost turn or two end it
-PATIENCE_SECONDS = 3.0
-RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
-BYE_SECONDS = 2.0  # for the node's goodbye
-
-
-class Phase(Enum):
-    IDLE = "not started"
-    WAITING = "between two attempts"
-    GREETING = "HELLO said"
-    UP = "WELCOME heard"
-    PARTING = "BYE said"
-    CLOSED = "closed"
 
 
 class ClientMachine:
@@ -60,9 +44,10 @@ class ClientMachine:
         self.holdings = Holdings()
         self.asks = Asks()
         self.calling = calling = Calling()
+        self.following = Following()
         self.call, self.cancel, self.more, self.flee = calling.call, calling.cancel, calling.more, calling.flee
         self._window = WINDOW_BATCHES, WINDOW_BYTES
-        self._beat, self._patience = BEAT_SECONDS, PATIENCE_SECONDS
+        self._beat, self._patience = phase.BEAT_SECONDS, phase.PATIENCE_SECONDS
         self._hurry = self._leaving = False
         self._greets = False  # WELCOME was heard, and nothing said since
         self._failures, self._at = 0, inf  # since the last echo; when the present phase has lasted long enough
@@ -117,7 +102,7 @@ class ClientMachine:
             if self.phase is Phase.WAITING:
                 self._connect()
             elif self.phase is Phase.GREETING:
-                self._give_up(f"no answer within {WELCOME_SECONDS:g} s")
+                self._give_up(f"no answer within {phase.WELCOME_SECONDS:g} s")
             elif self.phase is Phase.PARTING:
                 self._close()
 
@@ -129,6 +114,8 @@ class ClientMachine:
         if self.calling.events:
             out.events += self.calling.events
             self.calling.events.clear()
+        if self.following.changed:
+            out.events.append(ev.News(self.following.take_changed()))
         return out
 
     @property
@@ -237,7 +224,7 @@ class ClientMachine:
         self.link += 1
         self._out.connect, self._out.sends = self.link, []  # what was meant for an older link is not for this one
         self._out.sends.append(wire.Hello([wire.VERSION], self.client, self.link, self.node, self.epoch))
-        self.phase, self._at = Phase.GREETING, self._now + WELCOME_SECONDS
+        self.phase, self._at = Phase.GREETING, self._now + phase.WELCOME_SECONDS
 
     def _give_up(self, reason: str) -> None:
         self._out.events.append(ev.Down(reason))
@@ -247,7 +234,7 @@ class ClientMachine:
         if self.stopping and (self._leaving or self.settled):
             self._close()
         elif self._failures:
-            delay = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(10, self._failures - 1)) * (0.5 + self._jitter())
+            delay = min(phase.RETRY_SECONDS_MAX, phase.RETRY_SECONDS * 2 ** min(10, self._failures - 1)) * (0.5 + self._jitter())
             self.phase, self._at = Phase.WAITING, self._now + delay
         else:
             self._connect()
@@ -279,17 +266,19 @@ class ClientMachine:
             sends.extend(self.asks.sends())
         if calling.unsent or calling.words:
             sends.extend(calling.sends(self._now, self.beats.number))
+        if not self.following.speechless:
+            sends.extend(self.following.sends())
         for stream in self.streams.values():
             if stream.flights:
                 sends.extend(stream.sends(self._now))
         if self._leaving or (self.stopping and self.settled):
             self._out.sends.append(wire.Bye())
-            self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
+            self.phase, self._at = Phase.PARTING, self._now + phase.BYE_SECONDS
 
     def _beat_due(self) -> float:
         if self.asks.open or self.calling.flights or self.holdings.awaited or (self.streams and self._flying()):
-            return self.beats.sent_at + min(self._beat, self.holdings.shortest / BEATS_A_LEASE)
-        return self.beats.sent_at + self._beat * IDLE_BEATS
+            return self.beats.sent_at + min(self._beat, self.holdings.shortest / phase.BEATS_A_LEASE)
+        return self.beats.sent_at + self._beat * phase.IDLE_BEATS
 
     def _flying(self) -> bool:
         for stream in self.streams.values():  # noqa: SIM110
@@ -316,12 +305,13 @@ class ClientMachine:
         if changed:
             self._out.events.extend(self.holdings.abandon())
         self.node, self.epoch, self.limits = welcome.node, welcome.epoch, welcome.limits
-        self._beat, self._patience = welcome.beat or BEAT_SECONDS, welcome.patience or PATIENCE_SECONDS
+        self._beat, self._patience = welcome.beat or phase.BEAT_SECONDS, welcome.patience or phase.PATIENCE_SECONDS
         self._window = int(self.limits.get("window_batches", WINDOW_BATCHES)), int(self.limits.get("window_bytes", WINDOW_BYTES))
         self.phase, self._at, self._greets = Phase.UP, inf, True
         self.holdings.resume()
         self.asks.resume()
         self.calling.resume(self.epoch, changed, self._now, self.beats.proven)
+        self.following.resume(changed)
         for stream in self.streams.values():
             stream.resume()
         self._out.events.append(ev.Up(self.node, self.epoch, self.limits, changed))
@@ -379,6 +369,11 @@ class ClientMachine:
         if ticket is not None:
             self._out.events.append(ev.Replied(ticket, told.result))
 
+    def _follow(self, command: Any) -> None:
+        reason = self.following.hear(command, self._now)
+        if reason:
+            self._out.events.append(Dropped(reason, self.node, type(command).__name__))
+
     def _no_session(self, _: wire.NoSession) -> None:
         self._give_up("the node does not know this link")
 
@@ -395,6 +390,7 @@ _HEARS: dict[type, Callable[[ClientMachine, Any], None]] = {
     wire.Answer: ClientMachine._answer, wire.Told: ClientMachine._told, wire.Bye: ClientMachine._bye,
     wire.Reply: lambda machine, reply: machine.calling.replied_to(reply), wire.Part: lambda machine, part: machine.calling.part(part),
     wire.Cancel: lambda machine, cancel: machine._out.events.extend(machine.holdings.cancelled(cancel)),
+    wire.Reset: ClientMachine._follow, wire.Chunk: ClientMachine._follow, wire.Live: ClientMachine._follow, wire.At: ClientMachine._follow,
     wire.More: lambda machine, more: machine._out.events.extend(machine.holdings.more(more)),
 }  # fmt: skip
 _GREETINGS = (wire.Welcome, wire.NoSession, wire.Refused, wire.Bye)  # rule 2: all else is not meant for this link yet
