@@ -8,7 +8,24 @@ from pathlib import Path
 import pytest
 
 from zmqkit import fields, framing, host, parcel, records, wire
-from zmqkit.machines import admin, calling, calls, checkpoint, core, keys, leasing, ledger, node, phase, policy, publishing, queue, settling
+from zmqkit.machines import (
+    admin,
+    calling,
+    calls,
+    checkpoint,
+    core,
+    keys,
+    leasing,
+    ledger,
+    node,
+    phase,
+    policy,
+    publishing,
+    queue,
+    settling,
+    topic,
+    topics,
+)
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
 PART = {title: text for title, text in re.findall(r"^## \d+\. ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
@@ -55,6 +72,12 @@ def test_every_outcome_of_a_call_is_there_with_its_number() -> None:
     assert all([status.name, str(int(status))] in told for status in wire.Status)
 
 
+def test_every_start_and_scope_of_a_subscription_is_there_with_its_number() -> None:
+    told = [row[:2] for row in rows("Topics")]
+    assert all([start.name, str(int(start))] in told for start in wire.Start)
+    assert all(f"{scope.name} {int(scope)}" in PART["Topics"] for scope in wire.Scope)
+
+
 def test_every_reason_to_drop_is_there() -> None:
     source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "zmqkit").rglob("*.py"))
     reasons = set(re.findall(r'(?:core\.drop\(|_reject\(peer, )"([a-z-]+)"', source))
@@ -86,6 +109,8 @@ LIMITS = {
     "services": f"may not have | {core.SERVICES_MAX:,} · {calls.CALLS_MAX:,}",
     "calls": f"a node keeps | {kib(calls.CALLS_BYTES_MAX)} · with answers {kib(calls.ANSWERS_BYTES_MAX)}",
     "keys": f"their answers | {keys.KEYS_MAX:,} · {kib(keys.KEYS_BYTES_MAX)}",
+    "topics": f"their letters | {core.QUEUES_MAX:,} · {topics.SUBSCRIPTIONS_MAX:,} · {wire.PREFIXES_MAX}, {framing.PREFIXES_CHARS_MAX:,}",
+    "epochs": f"beginning is known | {topic.EPOCHS_MAX:,}",
     "parts": f"ranges of a REPLY | {calls.PARTS_AHEAD_MAX} · {wire.REPLY_RANGES_MAX}",
 }  # fmt: skip
 TIMERS = {
@@ -119,5 +144,5 @@ def test_what_is_said_in_passing_is_true_too() -> None:
 
 def test_every_rule_that_the_code_names_is_explained() -> None:
     source = "".join(path.read_text() for path in (Path(__file__).parents[1] / "zmqkit").rglob("*.py"))
-    named = set(re.findall(r"\bR-[LPQAC]\d\b", source))
+    named = set(re.findall(r"\bR-[LPQACT]\d\b", source))
     assert named and all(f"**{rule}**" in PAGE or f"({rule})" in PAGE for rule in named), named

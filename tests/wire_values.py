@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from zmqkit import records, wire
 from zmqkit.parcel import Parcel
+from zmqkit.updates import message, packed
 
 CLIENT, NODE = bytes(range(16)), bytes(range(0xF0, 0x100))
 TOKEN = 3 << 40 | 7  # epoch 3, the seventh lease in it
 PLAIN = Parcel.of([b"one", b"", b"three"])
 TITLED = Parcel.of([b"one", b"two"], {"headers": [{"trace": "a1"}, None]})
 RETURNED = Parcel.of([b"one"], {"headers": [{"trace": "a1"}], "error": ["boom"], "saved": [b"\x81\xa1n\x05"]})
+
+UPDATES = Parcel.of([message("a", b"\x01"), message("b", b"\x02", 1.5), message("c", None)])
 
 COMMANDS: dict[str, wire.Command] = {
     "hello": wire.Hello([1], CLIENT, 2, b"", 0),
@@ -46,6 +49,17 @@ COMMANDS: dict[str, wire.Command] = {
     "cancel": wire.Cancel(8, 0, 2),
     "part": wire.Part(TOKEN, 0, 5, 3, PLAIN),
     "more": wire.More(11, 0, 32, 16),
+    "put, of updates": wire.Put("\1quotes", 5, 3, 2, UPDATES),
+    "sub": wire.Sub(7, "quotes", ["EUR.", "USD."], ["USD."], wire.Start.POSITION, 3, 41, 0.0, "ui-1", 8_388_608),
+    "sub, of all since then": wire.Sub(8, "quotes", [""], [], wire.Start.TIME, 0, 0, 1700000000.5, "", 8_388_608),
+    "unsub": wire.Unsub(7),
+    "seen": wire.Seen(8, 70_000),
+    "pos": wire.Pos(7, 3, 44),
+    "reset": wire.Reset(8, 3, 44, 20, 44, wire.Scope.ALL),
+    "chunk": wire.Chunk(8, 44, 1, packed(["a", "b"], [b"\x01", [b"\x02", 1.5]])),
+    "live": wire.Live(8, 44, 45, 3, b"", 3, UPDATES),
+    "live, two of three": wire.Live(7, 44, 45, 3, b"\x05", 2, UPDATES.split(0, 2)),
+    "at": wire.At(8, 3, 47),
 }
 
 RECORDS: dict[str, records.Record] = {
@@ -62,6 +76,14 @@ RECORDS: dict[str, records.Record] = {
     "drop": records.Drop(1, [(41, 2), (50, 7)]),
     "held": records.Held(1, TOKEN, CLIENT, 41, 3, b"\x04", b"\x03"),
     "granted": records.Granted(TOKEN),
+    "put, of updates": records.Put(2, CLIENT, 5, 3, 2, 41, 1700000000.5, UPDATES),
+    "epoch": records.Epoch(2, 3, 40),
+    "mark": records.Mark(2, "ui-1", 3, 41),
+    "values": records.Values(2, 43, 1700000000.5, 1, packed(["a", "b"], [b"\x01", [b"\x02", 1.5]])),
+    "swept": records.Swept(2, 43),
+    "kept": records.Kept(
+        2, struct.pack("<Q", 43), struct.pack("<Q", 17), struct.pack("<I", 1), struct.pack("<d", 0.5), struct.pack("<B", 1)
+    ),
     "stream": records.Stream(1, CLIENT, 9, [(5, 3, 41)], 1700000000.5),
     "backlog": records.Backlog(1, 41, 51, struct.pack("<Q", 17), struct.pack("<I", 10), struct.pack("<I", 900), struct.pack("<d", 0.5)),
     "batch": records.Batch(1, 41, 3, 17, 900, 1700000000.5, b"\x01", b"\x02", b"\x00", b"\x04", b"\x02"),
@@ -135,6 +157,15 @@ def asks(draw: st.DrawFn) -> wire.Ask:
     return wire.Ask(number, draw(st.integers(1, number)), draw(st.text(max_size=40)), draw(maps))
 
 
+@st.composite
+def lives(draw: st.DrawFn) -> wire.Live:
+    parcel = draw(parcels(()))
+    span = draw(st.integers(parcel.count, parcel.count + 20))
+    chosen = draw(st.permutations(range(span)))[: parcel.count]
+    mask = sum(1 << index for index in chosen).to_bytes((span + 7) // 8, "little") if span > parcel.count else b""
+    return wire.Live(draw(u32), draw(u64), draw(sequences), span, mask, parcel.count, parcel)
+
+
 _windows = st.lists(st.builds(wire.Window, names, u32, durations), max_size=5)
 _held = st.lists(st.builds(wire.Held, u64, u32, singles), max_size=20)
 commands: st.SearchStrategy[wire.Command] = st.one_of(
@@ -153,6 +184,12 @@ commands: st.SearchStrategy[wire.Command] = st.one_of(
     st.just(wire.Bye()),
     calls(), replies(),
     st.builds(wire.Cancel, u64, offsets, counts), st.builds(wire.More, u64, offsets, u32, u32),
+    st.builds(
+        wire.Sub, u32, names, st.lists(keys, max_size=5), st.lists(keys, max_size=5), st.integers(0, 5), epochs, u64, durations, keys, u32
+    ),
+    st.builds(wire.Unsub, u32), st.builds(wire.Seen, u32, u64), st.builds(wire.Pos, u32, epochs, u64),
+    st.builds(wire.Reset, u32, epochs, u64, u64, u64, st.integers(0, 2)), st.builds(wire.At, u32, epochs, u64),
+    st.builds(wire.Chunk, u32, u64, st.just(1), st.binary(max_size=50).map(lambda body: Parcel.of([body]))), lives(),
     parcels().flatmap(lambda p: st.builds(wire.Part, u64, offsets, sequences, st.just(p.count), st.just(p))),
 )  # fmt: skip
 
@@ -171,6 +208,9 @@ stored: st.SearchStrategy[records.Record] = st.one_of(
     st.builds(records.Redrive, u32, _ranges), st.builds(records.Drop, u32, _ranges),
     st.builds(records.Held, u32, u64, ids, u64, counts, st.binary(max_size=5), st.binary(max_size=5)),
     st.builds(records.Granted, u64),
+    st.builds(records.Epoch, u32, u32, u64), st.builds(records.Mark, u32, texts, u32, u64), st.builds(records.Swept, u32, u64),
+    st.binary(max_size=50).flatmap(lambda body: st.builds(records.Values, u32, u64, _times, st.just(1), st.just(Parcel.of([body])))),
+    st.builds(records.Kept, u32, *[st.binary(max_size=16)] * 5),
     st.builds(records.Stream, u32, ids, u64, st.lists(st.tuples(u64, u32, u64), max_size=3), _times),
     st.builds(records.Backlog, u32, u64, u64, *[st.binary(max_size=16)] * 4),
     st.builds(records.Batch, u32, u64, u32, u64, u32, _times, *[st.binary(max_size=5)] * 5),
