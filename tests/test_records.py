@@ -29,10 +29,10 @@ def test_every_record_comes_back_as_it_was(record: records.Record) -> None:
     assert lists(records.decode(kind, memoryview(data))) == lists(record)
 
 
-def test_only_puts_and_copies_hold_a_body_and_it_can_be_had_alone() -> None:
+def test_only_puts_copies_and_pieces_hold_a_body_and_it_can_be_had_alone() -> None:
     for title, record in RECORDS.items():
         _, chunks, body = records.encode(record)
-        assert body == title.startswith(("put", "copy"))
+        assert body == title.startswith(("put", "copy", "values"))
         if body:
             assert records.parcel_of(b"".join(as_bytes(chunks))) == record[-1]
 

@@ -159,7 +159,7 @@ def asks(draw: st.DrawFn) -> wire.Ask:
 
 @st.composite
 def lives(draw: st.DrawFn) -> wire.Live:
-    parcel = draw(parcels(()))
+    parcel = Parcel.of(draw(st.lists(st.binary(max_size=9), min_size=1, max_size=9)))
     span = draw(st.integers(parcel.count, parcel.count + 20))
     chosen = draw(st.permutations(range(span)))[: parcel.count]
     mask = sum(1 << index for index in chosen).to_bytes((span + 7) // 8, "little") if span > parcel.count else b""

@@ -13,8 +13,8 @@ from typing import Any
 
 from zmqkit import records
 from zmqkit.machines.leases import Lease
-from zmqkit.machines.parts import Backlog, Batch, Row
-from zmqkit.machines.queue import Queue, Returned
+from zmqkit.machines.parts import Backlog, Batch, Returned, Row
+from zmqkit.machines.queue import Queue
 from zmqkit.records import mask_of, ranges_of
 
 BACKLOG_ROWS = 65_536  # of one record

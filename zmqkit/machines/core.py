@@ -9,9 +9,9 @@ from typing import NamedTuple
 from zmqkit import records
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.output import Dropped, Output, Send
-from zmqkit.machines.parts import Row
+from zmqkit.machines.parts import Row, Waiting
 from zmqkit.machines.policy import QueuePolicy
-from zmqkit.machines.queue import Queue, Waiting
+from zmqkit.machines.queue import Queue
 from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
 from zmqkit.machines.topic import Topic

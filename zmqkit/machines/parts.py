@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from zmqkit.machines.queue import Queue
+    from zmqkit.machines.topic import Landing, Topic
 
 TRIM = 4096  # how many taken rows a backlog keeps in front before it gives the memory back
 
@@ -168,3 +173,15 @@ class Batches:
             batch = self._by_qseq[qseq]
             if batch.qseq + batch.count > first:
                 yield batch
+
+
+class Returned(NamedTuple):
+    """Messages whose lease has ended, on their way back to ready."""
+
+    batch: Batch
+    mask: int
+    due: float
+
+
+# What waits for durability: (position, owner, a new parcel | returned messages | updates | a position nobody needs any more).
+Waiting = deque[tuple[int, "Queue | Topic", "Row | Returned | Landing | int"]]

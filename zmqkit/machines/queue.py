@@ -17,33 +17,17 @@ from bisect import insort
 from collections import deque
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
 
 from zmqkit import records
 from zmqkit.machines.leases import Lease
-from zmqkit.machines.parts import Backlog, Batch, Batches, Row
+from zmqkit.machines.parts import Backlog, Batch, Batches, Returned, Row, Waiting
 from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.session import Consumer
 from zmqkit.records import mask_of, ranges_of
 
-if TYPE_CHECKING:
-    from zmqkit.machines.topic import Landing, Topic
-
 HISTORY_CHARS = 200  # of each error but the last
 HISTORY_MAX = 10  # errors kept of one message: it may be snoozed for ever
 LEASE_MARKS_BYTES_MAX = 512 * 1024  # of errors and saved states in one lease: with the headers they must fit a frame
-
-
-class Returned(NamedTuple):
-    """Messages whose lease has ended, on their way back to ready."""
-
-    batch: Batch
-    mask: int
-    due: float
-
-
-# What waits for durability: (position, owner, a new parcel | returned messages | updates | a position nobody needs any more).
-Waiting = deque[tuple[int, "Queue | Topic", "Row | Returned | Landing | int"]]
 
 
 class Queue:
