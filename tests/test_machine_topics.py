@@ -154,6 +154,55 @@ def test_a_position_beyond_what_survived_a_crash_is_told_a_gap_even_when_its_num
     assert [(r.number, r.seq, r.first, r.last, r.scope) for r in resets] == [(1, 3, 1, 0, wire.Scope.ALL), (2, 1, 1, 0, wire.Scope.NONE)]
 
 
+def test_a_policy_is_declared_looked_at_and_kept() -> None:
+    bench = TopicNode()
+    peer = bench.connect("p")
+    told = bench.ask(peer, 1, "topic_declare", topic="t", policy={"max_messages": 2, "keep_values": False})
+    assert told["policy"] == {"durability": None, "keep_values": False, "max_messages": 2, "max_bytes": None, "max_age": None}
+    for number in range(1, 6):
+        bench.publish(peer, number, (f"k{number}", b"v"))
+    bench.sub(peer)
+    assert bench.hear(peer, wire.Chunk) == [] and len(bench.hear(peer, wire.At)) == 1  # no values, so an empty snapshot
+    back = bench.again()
+    peer = back.connect("p", link=2)
+    info = back.ask(peer, 2, "topic_info", topic="t")
+    assert {name: info[name] for name in ("name", "seq", "floor", "messages", "keys", "subscribers")} == {
+        "name": "t", "seq": 5, "floor": 4, "messages": 2, "keys": 0, "subscribers": 0
+    }  # fmt: skip
+    assert [topic["name"] for topic in back.ask(peer, 3, "topic_list")["topics"]] == ["t"]
+    assert back.ask(peer, 4, "topic_info", topic="nobody's")["seq"] == 0 and len(back.topics.hosted) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"topic": "\1t", "policy": {}}, {"topic": "t", "policy": {"max_age": 0}}, {"topic": "t", "policy": {"x": 1}}, {"topic": "t"}],
+)
+def test_a_policy_that_is_none_is_told_and_makes_no_topic(arguments: dict[str, object]) -> None:
+    bench = TopicNode()
+    assert bench.ask(bench.connect("p"), 1, "topic_declare", **arguments)["error"] == wire.Code.MALFORMED and not bench.topics.hosted
+
+
+def test_old_updates_leave_the_history_by_age() -> None:
+    bench = TopicNode()
+    peer = bench.connect("p")
+    bench.ask(peer, 1, "topic_declare", topic="t", policy={"max_age": 10.0})
+    bench.publish(peer, 1, ("a", b"1"))
+    bench.wait(6.0)
+    bench.publish(peer, 2, ("b", b"2"), base=2)
+    bench.wait(6.0)
+    assert bench.topic.history.floor == 2 and bench.state() == {"a": b"1", "b": b"2"} == bench.again().state()
+
+
+def test_updates_in_memory_are_confirmed_and_told_before_the_disk_has_them() -> None:
+    bench = TopicNode()
+    peer, reader = bench.connect("p"), bench.connect("r")
+    bench.ask(peer, 1, "topic_declare", topic="t", policy={"durability": "memory"})
+    bench.sub(reader, start=wire.Start.NOW)
+    bench.auto_sync = False
+    bench.publish(peer, 1, ("a", b"1"))
+    assert bench.hear(peer, wire.Confirm) == [wire.Confirm(MARKED, 1, 1, 1, "memory")] and len(bench.hear(reader, wire.Live)) == 1
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_crashes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)
@@ -165,6 +214,7 @@ def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_cra
     links = {"p": 1, "q": 1}
     most = chance.choice([1, 10, 100])
     peers = {letter: bench.connect(letter) for letter in sent}
+    bench.ask(peers["p"], 1, "topic_declare", topic="t", policy={"max_messages": most})
     for _ in range(80):
         match chance.randrange(10):
             case 0 | 1 | 2 | 3 | 4:
@@ -173,8 +223,6 @@ def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_cra
                 pairs = [(key, chance.choice([b"x" * chance.randrange(20), None])) for key in keys]
                 bench.publish(peers[letter], sent[letter], *pairs, ttl=chance.choice([None, None, 2.0]))
                 sent[letter] += len(pairs)
-                if MARKED in bench.topics.hosted:
-                    object.__setattr__(bench.topic.policy, "max_messages", most)
             case 5:
                 bench.wait(chance.random())
             case 6 if MARKED in bench.topics.hosted:
@@ -203,9 +251,9 @@ def test_a_topic_that_lives_long_keeps_no_more_of_the_log_than_it_needs(monkeypa
     monkeypatch.setattr(keeping, "SWEEP_BYTES", 1000)
     bench = TopicNode()
     producer = bench.connect("p")
+    bench.ask(producer, 1, "topic_declare", topic="t", policy={"max_messages": 50})
     for number in range(2000):
         bench.publish(producer, 10 * number + 1, *[(f"k{(number * 7 + i) % 100}", b"v" * 20) for i in range(10)])
-        object.__setattr__(bench.topic.policy, "max_messages", 50)
     kept = sum(len(bench.log.items[position - 1][1]) for position in bench.topics.positions())
     assert kept < 15_000  # 100 keys of 20 bytes, once or twice, beside the history and what has retired since the last sweep
     assert bench.again(snapshot=True).state() == fold(bench.log) and name("p") in bench.machine.core.clients

@@ -85,10 +85,10 @@ def test_every_reason_to_drop_is_there() -> None:
 
 
 def test_every_verb_and_every_policy_field_is_there() -> None:
-    machine = admin.Admin(*[None] * 3)  # type: ignore[arg-type]
+    machine = admin.Admin(*[None] * 4)  # type: ignore[arg-type]
     told = {name.strip() for row in rows("Asking") for name in row[0].split(",")}
     assert machine._verbs.keys() <= told
-    assert all(name in PART["Asking"] for name in policy.QueuePolicy().to_wire())
+    assert all(name in PART["Asking"] for name in [*policy.QueuePolicy().to_wire(), *policy.TopicPolicy().to_wire()])
 
 
 def kib(size: int) -> str:

@@ -10,11 +10,12 @@ from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.leases import DELETED
 from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.ledger import Entry
-from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.policy import QueuePolicy, TopicPolicy
 from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
-from zmqkit.wire import NAME_BYTES_MAX, SERVICE_MARK, TEXT_CHARS_MAX, Ask, Code, Slice, Told
+from zmqkit.machines.topics import Topics
+from zmqkit.wire import NAME_BYTES_MAX, SERVICE_MARK, TEXT_CHARS_MAX, TOPIC_MARK, Ask, Code, Slice, Told
 
 Result = dict[str, Any]
 
@@ -26,8 +27,12 @@ STATES = ("ready", "leased", "delayed", "dead")
 # Argument -> (is it right?, what it is).
 ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "queue": (
-        lambda v: type(v) is str and 1 <= len(v.encode()) <= NAME_BYTES_MAX and v[0] != SERVICE_MARK,
-        f"a text of 1 to {NAME_BYTES_MAX} bytes that does not begin with U+0000",
+        lambda v: type(v) is str and 1 <= len(v.encode()) <= NAME_BYTES_MAX and v[0] not in (SERVICE_MARK, TOPIC_MARK),
+        f"a text of 1 to {NAME_BYTES_MAX} bytes that does not begin with U+0000 or U+0001",
+    ),
+    "topic": (
+        lambda v: type(v) is str and 1 <= len(v.encode()) < NAME_BYTES_MAX and v[0] not in (SERVICE_MARK, TOPIC_MARK),
+        f"a text of 1 to {NAME_BYTES_MAX - 1} bytes that does not begin with U+0000 or U+0001",
     ),
     "policy": (lambda v: type(v) is dict, "a map of policy fields"),
     "state": (lambda v: v in STATES, f"one of {', '.join(STATES)}"),
@@ -40,8 +45,9 @@ OPTIONAL = ("seqs", "after")
 
 
 class Admin:
-    def __init__(self, core: Core, publishing: Publishing, leasing: Leasing) -> None:
+    def __init__(self, core: Core, publishing: Publishing, leasing: Leasing, topics: Topics) -> None:
         self._core = core
+        self._topics = topics
         self._publishing = publishing
         self._leasing = leasing
         # Verb -> what does it, and the arguments it needs. They are checked before anything is done or recorded.
@@ -50,6 +56,8 @@ class Admin:
             "peek": (self._peek, ("queue", "state", "count")), "purge": (self._purge, ("queue",)),
             "pause": (self._pause, ("queue",)), "resume": (self._resume, ("queue",)), "delete": (self._delete, ("queue",)),
             "dead_list": (self._dead_list, ("queue", "count")), "redrive": (self._redrive, ("queue",)), "drop": (self._drop, ("queue",)),
+            "topic_declare": (self._topic_declare, ("topic", "policy")), "topic_info": (self._topic_info, ("topic",)),
+            "topic_list": (self._topic_list, ()),
         }  # fmt: skip
 
     def ask(self, client: Client, command: Ask) -> None:
@@ -161,6 +169,30 @@ class Admin:
             record = records.Drop(queue.number, _joined(ranges))
             queue.drop(record, self._core.record(record))
         return sum(count for _, count in ranges)
+
+    # -- topics -----------------------------------------------------------------------------------------------------
+
+    def _topic_declare(self, arguments: Result) -> Result:
+        name, topics = TOPIC_MARK + arguments["topic"], self._topics
+        known = topics.hosted[name].topic.policy if name in topics.hosted else TopicPolicy()
+        try:
+            policy = TopicPolicy.from_wire({**known.to_wire(), **arguments["policy"]})
+        except (TypeError, ValueError) as error:
+            return _error(Code.MALFORMED, str(error))
+        if policy.durability in ("disk", "os") and self._core.identity.durability == "memory":
+            return _error(Code.MALFORMED, f"durability={policy.durability!r}: this node keeps nothing on a disk; start it with a journal")
+        declared = topics.declare(name, policy)
+        if declared is None:
+            return _error(Code.QUOTA, "the node has as many topics as it takes")
+        return {"policy": declared.to_wire()}
+
+    def _topic_info(self, arguments: Result) -> Result:
+        return self._topics.info(TOPIC_MARK + arguments["topic"])
+
+    def _topic_list(self, arguments: Result) -> Result:
+        """As `list` does it with queues."""
+        names = sorted(name for name in self._topics.hosted if name > TOPIC_MARK + arguments.get("after", ""))
+        return {"topics": [self._topics.info(name) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
 
     # -- messages ---------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class NodeMachine:
         self._settling = Settling(core, self._leasing)
         self.calls = Calls(core)
         self._answering = Answering(core, self.calls, self._leasing, self._settling)
-        self._admin = Admin(core, self._publishing, self._leasing)
+        self._admin = Admin(core, self._publishing, self._leasing, self.topics)
         self._memory = memory = Memory(core, self._leasing, self.topics)
         self.snapshot, self.positions = memory.snapshot, memory.positions
         self._peers: dict[bytes, Client] = {}

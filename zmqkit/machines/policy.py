@@ -81,18 +81,22 @@ class QueuePolicy:
 class TopicPolicy:
     """What a topic keeps. None: no limit.
 
+    durability    "memory": updates are confirmed and told before they are on the disk, also where the node has one; None: as the node
     keep_values   the last value of each key is kept, so that a late joiner gets a snapshot
     max_messages  updates that are kept as history, for those who lag behind or ask for them; whole batches
     max_bytes     the same, in bytes of their bodies
     max_age       the same, in seconds
     """
 
+    durability: Literal["disk", "os", "memory"] | None = None
     keep_values: bool = True
     max_messages: int | None = 100_000
     max_bytes: int | None = None
     max_age: float | None = None
 
     def __post_init__(self) -> None:
+        if self.durability not in (None, "disk", "os", "memory"):
+            raise ValueError(f'durability={self.durability!r}: give "disk", "os", "memory", or None for that of the node')
         if type(self.keep_values) is not bool:
             raise ValueError(f"keep_values={self.keep_values!r}: give True or False")
         for name in ("max_messages", "max_bytes"):

@@ -136,14 +136,15 @@ class Publishing:
         qseq = queue.number_messages(parcel.count)
         record = records.Put(queue.number, client.id, first, parcel.count, base, qseq, core.now, parcel)
         if isinstance(queue, Topic):
-            position = self._topics.put(queue, record)
+            after = self._topics.put(queue, record)
         else:
-            position = core.record(record)
-            queue.put(record, position)
-        answer = Accepted(first, parcel.count, qseq, position)
+            after = core.record(record)
+            queue.put(record, after)
+        answer = Accepted(first, parcel.count, qseq, after)
         stream.answers.append(answer)
         self._confirm(client, queue, answer)
 
     def _confirm(self, client: Client, queue: Queue | Topic, answer: Accepted) -> None:
-        confirm = Confirm(queue.name, answer.first, answer.count, answer.qseq, self._core.identity.durability)
+        durability = "memory" if isinstance(queue, Topic) and queue.policy.durability == "memory" else self._core.identity.durability
+        confirm = Confirm(queue.name, answer.first, answer.count, answer.qseq, durability)
         self._core.send(client.peer, confirm, answer.after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import Any
 
 from zmqkit import records
 from zmqkit.machines.core import QUEUES_MAX, Core
@@ -68,13 +69,40 @@ class Topics:
 
     # -- updates ------------------------------------------------------------------------------------------------------
 
+    def declare(self, name: str, policy: TopicPolicy) -> TopicPolicy | None:
+        """Make it, or change its policy. None: there are too many."""
+        topic = self.topic(name)
+        if topic is not None and policy != topic.policy:
+            dropped = topic.policy.keep_values and not policy.keep_values
+            topic.policy = policy
+            self._core.record(records.Queue(topic.number, name, policy.to_wire(), False, False))
+            if dropped:
+                topic.values.clear()
+        return topic.policy if topic is not None else None
+
+    def info(self, name: str) -> dict[str, Any]:
+        """It comes into being at its first use; asking is none."""
+        hosted = self.hosted.get(name)
+        topic = hosted.topic if hosted is not None else Topic(0, name, TopicPolicy(), self.read)
+        history = topic.history
+        subscribers = len(hosted.fanout.subscribers) if hosted is not None else 0
+        return {
+            "name": name.removeprefix(TOPIC_MARK), "seq": topic.head, "floor": history.floor, "messages": history.messages,
+            "bytes": history.size, "keys": len(topic.values), "subscribers": subscribers, "names": len(topic.names),
+            "epoch": self._core.identity.epoch, "policy": topic.policy.to_wire(),
+        }  # fmt: skip
+
     def put(self, topic: Topic, record: records.Put) -> int:
-        """Persist these updates; they count once that is durable. Returns the record's position."""
+        """Persist these updates. Returns the position that they wait for until they count."""
         core = self._core
         if not topic.epochs or topic.epochs[-1][0] != core.identity.epoch:
             began = records.Epoch(topic.number, core.identity.epoch, record.qseq - 1)
             core.record(began, waited=False)
             topic.begin_epoch(began.epoch, began.seq)
+        if topic.policy.durability == "memory":
+            position = core.record(record, waited=False)
+            self.land(topic.number, topic.landing(record, position))
+            return 0
         position = core.record(record)
         core.waiting.append((position, topic, topic.landing(record, position)))
         return position
