@@ -12,7 +12,6 @@ batches are joined by joining their bytes.
 
 from __future__ import annotations
 
-from itertools import chain
 from struct import Struct
 from typing import Any
 
@@ -90,16 +89,18 @@ def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
 
 def packed(keys: list[str], values: list[Held]) -> Parcel:
     """A piece of a state: its pairs as one message, one msgpack array. Made in one call, where an update each would take a thousand."""
-    return Parcel.of([_pack(list(chain.from_iterable(zip(keys, values, strict=True))))])
+    pairs: list[Any] = [None] * (2 * len(keys))
+    pairs[::2], pairs[1::2] = keys, values
+    return Parcel.of([_pack(pairs)])
 
 
 def pieces(keys: list[str], values: list[Held]) -> list[Parcel]:
     """A part of a state, `packed` into as many parcels as fit frames; for most it is one."""
     if not keys:
         return []
-    size = sum([len(value[0]) if type(value) is list else len(value or b"") for value in values]) + 4 * sum(map(len, keys))
-    if size <= PIECE_BYTES or len(keys) == 1:
-        return [packed(keys, values)]
+    whole = packed(keys, values)
+    if len(whole.body) <= PIECE_BYTES or len(keys) == 1:
+        return [whole]
     half = len(keys) // 2
     return pieces(keys[:half], values[:half]) + pieces(keys[half:], values[half:])
 

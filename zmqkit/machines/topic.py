@@ -10,9 +10,9 @@ Rule 4 (R-T3)  A position (epoch, seq) still means what it meant if no later epo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqkit import records
 from zmqkit.machines.history import History
@@ -153,14 +153,15 @@ class Topic:
         if updates is not None:
             self._recent_bytes -= len(updates.body)
 
-    def held(self, keys: Iterable[str], now: float) -> tuple[list[str], list[Held]]:
+    def held(self, keys: list[str], now: float) -> tuple[list[str], list[Held]]:
         """Those of the keys that have a value, as an update would say it now."""
-        values, ends = self.values, self.ends
-        found = [(key, value) for key in keys if (value := values.get(key)) is not None]
-        if ends:
-            found = [(key, value) for key, value in found if type(value) is bytes or value[1] > now]
-        told: list[Held] = [value if type(value) is bytes else [value[0], value[1] - now] for _, value in found]
-        return [key for key, _ in found], told
+        values: list[Any] = list(map(self.values.get, keys))
+        if self.ends:
+            values = [value if type(value) is not tuple else [value[0], value[1] - now] if value[1] > now else None for value in values]
+        if None in values:
+            keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
+            values = [value for value in values if value is not None]
+        return keys, values
 
     # -- positions --------------------------------------------------------------------------------------------------
 
