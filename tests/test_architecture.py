@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "datetime": {"reactor", "journal", "cli", "handles"},  # handles take a timedelta as a duration
     "pathlib": {"journal", "security", "cli"},
 }
-TYPED_BY_THE_FLOOR_ABOVE = {"handles.client", "handles.node", "handles.queue"}  # `.aio`, which zmqkit.aio sets
+TYPED_BY_THE_FLOOR_ABOVE = {"handles.client", "handles.node", "handles.queue", "handles.topic"}  # `.aio`, which zmqkit.aio sets
 MAY_TOUCH_FILES = {"journal", "security", "cli"}
 MAY_READ_A_CLOCK = {"reactor", "journal", "cli"}
 LINES_MAX = 400

@@ -7,7 +7,8 @@ import random
 import pytest
 from topic_bench import EPOCH, TopicBench
 
-from zmqkit.machines.following import Gap
+from zmqkit import framing, wire
+from zmqkit.machines.following import Changes, Gap
 from zmqkit.wire import Start
 
 
@@ -151,6 +152,71 @@ def test_prefixes_come_and_go() -> None:
     bench.publish(("a.2", b"6"))
     bench.settle()
     assert subscription.state == {"b.1": b"2", "b.2": b"4"} and subscription.seq == 6
+
+
+def test_a_kept_position_is_said_again_on_each_link() -> None:
+    bench = TopicBench()
+    bench.publish(("a", b"1"), ("b", b"2"))
+    follower = bench.follower()
+    subscription = follower.subscribe("t", name="ui")
+    follower.say()
+    bench.settle()
+    follower.machine.keep(subscription, EPOCH, 2)
+    follower.cut()
+    follower.up()  # the word was lost
+    assert bench.topic.names == {"ui": (EPOCH, 2)}
+    follower.up(changed=True)  # of that node it means nothing
+    assert subscription.kept is None
+
+
+def test_an_update_between_pieces_of_a_snapshot_is_no_position_to_keep() -> None:
+    bench = TopicBench()
+    for start in range(0, 3000, 1000):
+        bench.publish(*[(f"k{number}", b"old") for number in range(start, start + 1000)])
+    follower = bench.follower(window=1)
+    subscription = follower.subscribe("t")
+    follower.say()
+    bench.serve()
+    bench.publish(("k1", b"new"))
+    whole = []
+    for _ in range(10):
+        while follower.inbox:
+            assert not follower.machine.hear(follower.inbox.popleft(), bench.now)  # type: ignore[arg-type]
+        whole += [(item.snapshot, item.whole) for item in subscription.news if isinstance(item, Changes)]
+        follower.listen()
+        bench.serve()
+    bench.publish(("k1", b"newer"))
+    bench.serve()
+    assert not follower.machine.hear(follower.inbox.popleft(), bench.now)  # type: ignore[arg-type]
+    whole += [(item.snapshot, item.whole) for item in subscription.news if isinstance(item, Changes)]
+    assert whole == [(True, False), (False, False), (True, False), (True, False), (False, True)]
+
+
+def test_a_subscription_that_the_node_refuses_is_over() -> None:
+    bench = TopicBench()
+    follower = bench.follower()
+    subscription, other = follower.subscribe("t"), follower.subscribe("t")
+    follower.say()
+    refused = wire.Refused(wire.Kind.SUB, "t", subscription.number, 1, wire.Code.QUOTA, 1.0, "too many")
+    follower.machine.refused(refused)
+    follower.machine.refused(refused)
+    assert follower.machine.take_changed() == [subscription] and subscription.news == [refused]
+    assert follower.machine.subscriptions == [other]
+
+
+def test_prefixes_that_come_and_go_before_their_snapshots_fit_a_sub() -> None:
+    bench = TopicBench()
+    follower = bench.follower()
+    subscription = follower.subscribe("t", ("x",))
+    follower.say()
+    bench.settle()
+    chance = random.Random(1)
+    for _ in range(50):
+        wanted = ("k",) if chance.random() < 0.3 else tuple(f"k{n}" for n in chance.sample(range(1000), 60))
+        follower.machine.change(subscription, wanted)
+        for command in follower.machine.sends():
+            framing.decode(framing.encode(command))
+        assert len(subscription.fresh) <= 64
 
 
 def test_snapshots_at_once_share_their_pieces_and_the_log_is_not_read_for_who_is_at_the_head() -> None:

@@ -18,12 +18,14 @@ from zmqkit.aio.peer import Client, Node, connect
 from zmqkit.aio.putting import Confirm
 from zmqkit.aio.queue import DeadLetters, Queue
 from zmqkit.aio.serving import Serving
-from zmqkit.handles import client, node, queue
+from zmqkit.aio.topic import Subscription, Topic
+from zmqkit.handles import client, node, queue, topic
 
 __all__ = ["connect", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery", "Batch",
-           "Answer", "Stream", "Serving"]  # fmt: skip
+           "Answer", "Stream", "Serving", "Topic", "Subscription"]  # fmt: skip
 
 # The floor below knows no asyncio: the twins hang themselves onto its handles.
 client.Client.aio = property(lambda twin: Client(twin, None, lazy=True))  # type: ignore[assignment]
 node.Node.aio = property(Node.of)  # type: ignore[assignment]
 queue.Queue.aio = property(Queue)  # type: ignore[assignment, misc]
+topic.Topic.aio = property(Topic)  # type: ignore[assignment, misc]

@@ -12,6 +12,7 @@ from zmqkit.aio.bell import Bell
 from zmqkit.aio.calling import Answer, Stream, sender_of
 from zmqkit.aio.queue import Queue
 from zmqkit.aio.serving import Serving
+from zmqkit.aio.topic import Topic
 from zmqkit.errors import Closed
 from zmqkit.handles import client, node
 from zmqkit.handles.admin import QueueInfo
@@ -55,6 +56,10 @@ class Peer:
     def queue(self, name: str, type: Any = None) -> Queue[Any]:
         """A handle on that queue. With `type` (a dataclass, TypedDict, msgspec or pydantic type) bodies are checked at both ends."""
         return Queue(self._peer.queue(name, type))
+
+    def topic(self, name: str, type: Any = None) -> Topic[Any]:
+        """A handle on that topic. With `type` (a dataclass, TypedDict, msgspec or pydantic type) values are checked at both ends."""
+        return Topic(self._peer.topic(name, type))
 
     async def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""

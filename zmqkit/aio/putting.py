@@ -35,6 +35,16 @@ class Confirm(asyncio.Future[Receipt]):
     def _withdraw(self) -> bool:
         return self.ticket is None or self.ticket.withdraw(self.place)
 
+    async def within(self, timeout: float | None, session: Session) -> Receipt:
+        """Its receipt. After `timeout` seconds it expires."""
+        if timeout is None:
+            return await self
+        timer = self.get_loop().call_later(timeout, self.expire, timeout, session)
+        try:
+            return await self
+        finally:
+            timer.cancel()
+
     def expire(self, timeout: float, session: Session) -> None:
         """Its time is over: withdrawn if that is still possible, else in doubt."""
         if self.done():

@@ -44,14 +44,7 @@ class Queue(Generic[T]):
         Cancelled, the message is withdrawn if it has not left; if it has, it may be stored.
         """
         limit = patience(timeout)
-        confirm = self.put_soon(body, headers)
-        if limit is None:
-            return await confirm
-        timer = Bell.of(self._session).loop.call_later(limit, confirm.expire, limit, self._session)
-        try:
-            return await confirm
-        finally:
-            timer.cancel()
+        return await self.put_soon(body, headers).within(limit, self._session)
 
     def put_soon(self, body: T, headers: Headers | None = None, timeout: Duration | None = None) -> Confirm:
         """Store one message in the background: a future of this loop. `flush` waits for all.

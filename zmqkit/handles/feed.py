@@ -9,14 +9,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from zmqkit import codec
-from zmqkit.handles.waiting import Listeners
+from zmqkit.errors import fresh
+from zmqkit.handles.outcome import error_of
+from zmqkit.handles.waiting import Listeners, Signal
 from zmqkit.machines.following import WINDOW_BYTES, Changes, Following, Gap, Loaded, Subscription
 from zmqkit.reactor import now
+from zmqkit.wire import Refused
 
 UNTAKEN_BYTES = WINDOW_BYTES // 2
+UNKNOWN = Gap(1, 0)
+Position = tuple[int, int]  # epoch, seq
 
 
 class Event(NamedTuple):
@@ -24,7 +30,7 @@ class Event(NamedTuple):
 
     value          what the key holds from now on; None if it was deleted
     seq            its number in the topic; of what came from a snapshot, the number of the state that it is part of
-    position       where to go on behind it: `subscribe(start=event.position)`
+    position       where to go on behind it, for who has all of the snapshot: `subscribe(start=event.position)`
     from_snapshot  it says what holds, not what changed
     gap            what was missed before it, if anything was
     """
@@ -32,7 +38,7 @@ class Event(NamedTuple):
     key: str
     value: Any
     seq: int
-    position: tuple[int, int]
+    position: Position
     deleted: bool
     from_snapshot: bool
     gap: Gap | None
@@ -44,20 +50,26 @@ class Feed(Listeners):
     def __init__(self, subscription: Subscription, load: Callable[[Any], Any] | None, wake: Callable[[], None]) -> None:
         super().__init__()
         self.subscription, self.error = subscription, None
-        self.ready = threading.Event()
+        self.ready = Signal()  # the state is complete, or never will be
+        self.loaded = False
         self.ended = False
         self._load, self._wake = load, wake
+        self._takers = threading.Lock()  # events are taken by one at a time; what decodes them is the user's, and not quick
         self._changed = threading.Condition()
+        self._changing = 0  # other prefixes that the I/O thread does not know of yet
         self._waiting: deque[Changes | Gap] = deque()
         self._bytes = 0
-        self._taking = False  # somebody takes events
+        self._begun = False  # somebody takes events
         self._missed: Gap | None = None  # events that were given up before anybody took one
-        self._events: Iterator[Event] = iter(())  # of the batch that is being taken
         self._gap: Gap | None = None  # to be told with the next event
+        # The batch that is being taken.
+        self._updates: Iterator[tuple[str, Any, int]] = iter(())
+        self._open = self._snapshot = self._whole = False
+        self._epoch = self._size = 0
         self._done = 0  # bytes that the application has taken, and the machine does not know of
-        self._size = 0  # of the batch that is being taken
-        self._at: tuple[int, int] | None = None  # the application has all up to here
-        self._kept: tuple[int, int] | None = None
+        self._given: Position | None = None  # of the event that was taken last
+        self._at: Position | None = None  # the application has all up to here
+        self._kept: Position | None = None
 
     error: Exception | None
 
@@ -65,58 +77,89 @@ class Feed(Listeners):
 
     @property
     def happened(self) -> bool:
-        return bool(self._waiting) or self.ended or self.error is not None or self._missed is not None
+        """Looking for an event is worth while."""
+        return bool(self._waiting) or self._open or self.ended or self.error is not None or self._missed is not None
 
     def wait(self, timeout: float | None) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self.happened, timeout)
 
+    def check(self) -> None:
+        if self.error is not None:
+            raise fresh(self.error)
+
     def take(self) -> Event | None:
-        """The next one, if it is there. One thread at a time."""
-        while True:
-            for event in self._events:
-                return event
-            if self._size:
-                self._done += self._size
-                self._size = 0
-                self._wake()
-            with self._changed:
-                self._taking = True
-                if self._missed is not None:
-                    self._gap, self._missed = self._missed, None
-                    self._events = self._of_state()
-                elif self._waiting:
-                    news = self._waiting.popleft()
-                    if isinstance(news, Gap):
-                        self._gap = news
-                        continue
-                    self._bytes -= news.size
-                    self._size, self._events = news.size, self._of(news)
-                else:
+        """The next one, if it is there. Raises Undecodable; then it is passed over."""
+        with self._takers:
+            if self._given is not None:
+                self._at, self._given = self._given, None  # it came back for the next one
+            while True:
+                for key, held, seq in self._updates:
+                    return self._event(key, held, seq)
+                if not self._next_batch():
                     return None
 
-    def _of(self, changes: Changes) -> Iterator[Event]:
-        single = changes.numbers if isinstance(changes.numbers, int) else 0
-        numbers = [single] * len(changes.keys) if isinstance(changes.numbers, int) else changes.numbers
-        for key, held, seq in zip(changes.keys, changes.values, numbers, strict=True):
-            gap, self._gap = self._gap, None
-            value = None if held is None else self.decoded(held)
-            position = changes.epoch, seq
-            yield Event(key, value, seq, position, held is None, changes.snapshot, gap)
-            if not changes.snapshot:
-                self._at = position  # it came back for the next one
+    def _event(self, key: str, held: Any, seq: int) -> Event:
+        value = None if held is None else self.decoded(held)
+        gap, self._gap = self._gap, None
+        position = self._epoch, seq
+        if self._whole:
+            self._given = position
+        return Event(key, value, seq, position, held is None, self._snapshot, gap)
 
-    def _of_state(self) -> Iterator[Event]:
+    def _next_batch(self) -> bool:
+        """False: there is none."""
+        with self._changed:
+            taken, self._size = self._size, 0
+            self._done += taken
+            self._begun, self._open = True, False
+            if self._missed is not None:
+                self._gap, self._missed = self._missed, None
+                self._open_state()
+            else:
+                while self._waiting and not self._open:
+                    news = self._waiting.popleft()
+                    if isinstance(news, Gap):
+                        self._gap = news if self._gap is None else _both(self._gap, news)
+                    else:
+                        self._bytes -= news.size
+                        self._open_batch(news)
+        if taken:
+            self._wake()
+        return self._open
+
+    def _open_batch(self, changes: Changes) -> None:
+        self._open, self._epoch, self._size = True, changes.epoch, changes.size
+        self._snapshot, self._whole = changes.snapshot, changes.whole
+        numbers = repeat(changes.numbers) if isinstance(changes.numbers, int) else changes.numbers
+        self._updates = zip(changes.keys, changes.values, numbers, strict=False)
+
+    def _open_state(self) -> None:
         subscription = self.subscription
-        position = subscription.epoch, subscription.seq
-        for key, value in dict(subscription.state).items():
-            gap, self._gap = self._gap, None
-            yield Event(key, self.decoded(value), position[1], position, False, True, gap)
+        self._open, self._epoch, self._snapshot, self._whole = True, subscription.epoch, True, False
+        # An update that is in the state, and not yet with us, comes once more: a fold of the events ends the same.
+        seq = subscription.seq
+        self._updates = ((key, value, seq) for key, value in subscription.state.copy().items())
 
     def decoded(self, value: Any) -> Any:
         """Of a value as a batch or a state holds it: with an end or without."""
         body = codec.unpack(value if type(value) is bytes else value[0])
         return self._load(body) if self._load else body
+
+    def live(self, value: Any) -> bool:
+        return type(value) is bytes or value[1] > now()
+
+    def changing(self) -> None:
+        """Other prefixes are on their way to the I/O thread."""
+        with self._changed:
+            self._changing += 1
+            self.loaded = False
+            self.ready.clear()
+
+    def stop(self) -> None:
+        """No more events. Takes no lock: a signal handler may call it."""
+        self.ended = True
+        self._wake()
 
     # -- the I/O thread -------------------------------------------------------------------------------------------------
 
@@ -125,43 +168,75 @@ class Feed(Listeners):
         with self._changed:
             for item in news:
                 if isinstance(item, Loaded):
+                    self._look()
+                elif isinstance(item, Refused):
+                    self.error = error_of(item.code, item.text, item.retry_after)
                     self.ready.set()
                 else:
                     self._waiting.append(item)
                     self._bytes += item.size if isinstance(item, Changes) else 0
-            if not self._taking and self._bytes > UNTAKEN_BYTES:
+            if not self._begun and self._bytes > UNTAKEN_BYTES:
                 self._give_up()
             self._changed.notify_all()
         news.clear()
         self._tell()
 
+    def _look(self) -> None:
+        """With the lock held."""
+        if not self._changing and self.subscription.loaded:
+            self.loaded = True
+            self.ready.set()
+
     def _give_up(self) -> None:
-        batches = [item.numbers for item in self._waiting if isinstance(item, Changes)]
-        numbers = [batch for batch in batches if not isinstance(batch, int)]
-        first = self._missed.first if self._missed is not None else numbers[0][0] if numbers else 1
-        self._missed = Gap(first, self.subscription.seq if numbers or first > 1 else 0)
+        """With the lock held."""
+        for item in self._waiting:
+            if isinstance(item, Gap):
+                gap = item
+            elif isinstance(item.numbers, int):
+                continue  # it will get the state
+            else:
+                gap = Gap(item.numbers[0], item.numbers[-1])
+            self._missed = gap if self._missed is None else _both(self._missed, gap)
+        self._missed = self._missed or UNKNOWN
         self._done += self._bytes
         self._bytes = 0
         self._waiting.clear()
 
-    def pump(self, following: Following) -> None:
-        done, self._done = self._done, 0
+    def change(self, following: Following, prefixes: tuple[str, ...]) -> None:
+        following.change(self.subscription, prefixes)
+        with self._changed:
+            self._changing -= 1
+            self._look()
+
+    def pump(self, following: Following) -> bool:
+        """True: it is over."""
+        ended = self.ended
+        with self._changed:
+            done, self._done = self._done, 0
         if done:
             following.take(self.subscription, done)
         at = self._at
         if self.subscription.name and at is not None and at != self._kept:
             self._kept = at
             following.keep(self.subscription, *at)
+        if ended:
+            following.unsubscribe(self.subscription)
+            self._end()
+        return ended
 
     def fail(self, error: Exception) -> None:
         self.error = error
-        self.end()
+        self._end()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         with self._changed:
-            self.ended = True
             self._changed.notify_all()
+        self.ready.set()
         self._tell()
 
-    def live(self, value: Any) -> bool:
-        return type(value) is bytes or value[1] > now()
+
+def _both(one: Gap, other: Gap) -> Gap:
+    """Two gaps with nothing told between."""
+    if one.first > one.last or other.first > other.last:
+        return UNKNOWN
+    return Gap(min(one.first, other.first), max(one.last, other.last))

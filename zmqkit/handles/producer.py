@@ -51,10 +51,10 @@ class Room(Listeners):
 
 
 class Producer:
-    """`queue`: its name, or the marked one of a topic; `packer` makes what encodes one message of it."""
+    """`queue`: its name, or the marked one of a topic; `packer` makes what encodes one message of it, `bytes_max` is of a batch."""
 
-    def __init__(self, session: Session, queue: str, packer: Callable[[], Pack] = packer) -> None:
-        self._session, self._queue, self._packer = session, queue, packer
+    def __init__(self, session: Session, queue: str, packer: Callable[[], Pack] = packer, bytes_max: int = PARCEL_BYTES_MAX) -> None:
+        self._session, self._queue, self._packer, self._bytes_max = session, queue, packer, bytes_max
         self._lock = threading.Lock()
         self.room = Room(self._lock, lambda: len(self._ready) < READY_BATCHES_MAX or session.error is not None)
         self._pack = packer()
@@ -64,6 +64,11 @@ class Producer:
         self._handed: deque[Ticket] = deque()  # to the machine, perhaps settled
 
     # -- any thread ---------------------------------------------------------------------------------------------------
+
+    @property
+    def message_bytes(self) -> int:
+        """The most that one message may have."""
+        return min(self._session.message_bytes, self._bytes_max)
 
     def put_soon(self, body: Any, headers: Headers | None, timeout: float | None) -> PutFuture:
         session = self._session
@@ -102,10 +107,10 @@ class Producer:
         if headers is not None:
             headers, more = self.check_headers(headers)
             size += more if headers else 0
-        if size > self._session.message_bytes:
-            raise MessageTooLarge(size, self._session.message_bytes)
+        if size > self.message_bytes:
+            raise MessageTooLarge(size, self.message_bytes)
         ticket = self._open
-        if ticket is not None and ticket.bytes + size > PARCEL_BYTES_MAX:
+        if ticket is not None and ticket.bytes + size > self._bytes_max:
             self._close_open()
             ticket = None
         if ticket is None:
@@ -169,7 +174,7 @@ class Producer:
             while raw := list(islice(source, wanted)):
                 chunk, size = self._encode(raw, dump, pack, sent)
                 sent += len(chunk)
-                for part in _parts(chunk, size):
+                for part in _parts(chunk, size, self._bytes_max):
                     while (span := self._append(part)) is None:
                         if not (yield self.room, timeout):
                             raise self.no_room(timeout)
@@ -202,8 +207,8 @@ class Producer:
                     raise Unencodable(f"message {sent + place}: {unencodable(body, error)}") from None
             raise
         size = sum(map(len, chunk))
-        if size > self._session.message_bytes and (largest := max(map(len, chunk))) > self._session.message_bytes:
-            raise MessageTooLarge(largest, self._session.message_bytes)
+        if size > self.message_bytes and (largest := max(map(len, chunk))) > self.message_bytes:
+            raise MessageTooLarge(largest, self.message_bytes)
         return chunk, size
 
     def _append(self, chunk: list[bytes]) -> Span | None:
@@ -326,16 +331,16 @@ def _take_back(spans: Iterable[Span]) -> list[Span]:
     return [span for span in spans if not all([span[0].withdraw(place) for place in range(span[1], span[1] + span[2])])]
 
 
-def _parts(chunk: list[bytes], size: int) -> Iterable[list[bytes]]:
+def _parts(chunk: list[bytes], size: int, bytes_max: int) -> Iterable[list[bytes]]:
     """Pieces that fit a batch."""
-    if size <= PARCEL_BYTES_MAX:
+    if size <= bytes_max:
         return [chunk]
     parts: list[list[bytes]] = [[]]
-    room = PARCEL_BYTES_MAX
+    room = bytes_max
     for message in chunk:
         if len(message) > room and parts[-1]:
             parts.append([])
-            room = PARCEL_BYTES_MAX
+            room = bytes_max
         parts[-1].append(message)
         room -= len(message)
     return parts

@@ -212,6 +212,8 @@ class Session:
         for inbox in self.inboxes:
             for demand in list(inbox.demands):
                 inbox.end(demand)
+        for feed in list(self.feeds.values()):
+            feed.stop()
 
     def close(self, timeout: float) -> None:
         """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
@@ -240,8 +242,7 @@ class Session:
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)
-        for feed in self.feeds.values():
-            feed.pump(machine.following)
+        self.feeds = {subscription: feed for subscription, feed in self.feeds.items() if not feed.pump(machine.following)}
         self.calls.pump(self, moment)
         if hot:
             self.hot = True

@@ -32,6 +32,7 @@ class Changes(NamedTuple):
     size: int  # bytes that the window takes them for
     plain: bool  # every one has a value, without an end
     snapshot: bool
+    whole: bool  # nothing of a snapshot comes behind it: who has it has all before it
 
 
 class Gap(NamedTuple):
@@ -60,7 +61,8 @@ class Subscription:
         self.received = self.taken = self.told = 0  # bytes: came, taken by the application, and what the node was told of that
         self.stale: dict[str, None] = {}  # keys that the snapshot under way has not named yet
         self.state: dict[str, Value] = {}
-        self.news: list[Changes | Gap | Loaded] = []
+        self.kept: tuple[int, int] | None = None  # the position that the node is to keep under the name
+        self.news: list[Changes | Gap | Loaded | wire.Refused] = []
 
     @property
     def loaded(self) -> bool:
@@ -100,7 +102,7 @@ class Subscription:
         """Raises ValueError for what are no updates."""
         keys, values = unpacked(chunk.parcel)
         plain = set(map(type, values)) == {bytes}
-        self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True), now)
+        self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True, False), now)
 
     def live(self, live: wire.Live, now: float) -> bool:
         """False: it does not follow what we know (rule 3). Raises ValueError for what are no updates."""
@@ -112,7 +114,7 @@ class Subscription:
             mask = int.from_bytes(live.mask, "little")
             numbers = [number for index, number in enumerate(numbers) if mask >> index & 1]
         self.seq = live.first + live.span - 1
-        self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), updates.plain, False), now)
+        self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), updates.plain, False, self.loaded), now)
         return True
 
     def at(self, at: wire.At, now: float) -> None:
@@ -121,7 +123,7 @@ class Subscription:
             self.scope, self.fresh = Scope.NONE, ()
             gone, self.stale = list(self.stale), {}
             if gone:
-                self._apply(Changes(gone, [None] * len(gone), at.seq, self.epoch, 0, False, True), now)
+                self._apply(Changes(gone, [None] * len(gone), at.seq, self.epoch, 0, False, True, False), now)
             self.news.append(Loaded())
 
     def _came(self, changes: Changes, now: float) -> None:
@@ -151,6 +153,8 @@ class Subscription:
             # Of a missing prefix and a wanted one under each other the narrower, which is the greater.
             both = [max(one, other) for one in missing for other in prefixes if one.startswith(other) or other.startswith(one)]
             self.fresh = tuple(dict.fromkeys(both))
+            if len(self.fresh) > wire.PREFIXES_MAX or sum(map(len, self.fresh)) > sum(map(len, prefixes)):
+                self.fresh = prefixes  # a SUB has room for no more than them, twice
             self.scope = Scope.FRESH if self.fresh else Scope.NONE
 
 
@@ -193,8 +197,9 @@ class Following:
         self._taken[subscription] = None
 
     def keep(self, subscription: Subscription, epoch: int, seq: int) -> None:
-        """R-T5: it has taken all up to here."""
-        if subscription.number:
+        """R-T5: it has taken all up to here. Said again behind each SUB, for the word may be lost with its link."""
+        subscription.kept = epoch, seq
+        if subscription.number in self._by_number:
             self._words.append(wire.Pos(subscription.number, epoch, seq))
 
     def take_changed(self) -> list[Subscription]:
@@ -209,7 +214,7 @@ class Following:
         """On a new link; `changed`: to another node, whose count is another one."""
         if changed:
             for subscription in self.subscriptions:
-                subscription.epoch = 0
+                subscription.epoch, subscription.kept = 0, None
         self._by_number.clear()
         self._words.clear()
         self._unsaid = list(self.subscriptions)
@@ -225,6 +230,8 @@ class Following:
             self._number += 1
             self._by_number[self._number] = subscription
             sends.append(subscription.command(self._number, self._window))
+            if subscription.kept is not None:
+                sends.append(wire.Pos(self._number, *subscription.kept))
         self._unsaid = []
         for subscription in self._taken:
             untold = subscription.taken - subscription.told
@@ -254,6 +261,14 @@ class Following:
             return f"no-updates: {error}"
         self.changed[subscription] = None
         return ""
+
+    def refused(self, refused: wire.Refused) -> None:
+        """The node does not take that subscription: it is over."""
+        subscription = self._by_number.pop(refused.first, None)
+        if subscription is not None:
+            self.subscriptions.remove(subscription)
+            subscription.news.append(refused)
+            self.changed[subscription] = None
 
     def _again(self, subscription: Subscription) -> None:
         """Rule 1."""

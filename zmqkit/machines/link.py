@@ -360,6 +360,8 @@ class ClientMachine:
             self._give_up(refused.text or "the node refused the link")
         elif refused.command == wire.Kind.CALL:
             self.calling.refused(refused)
+        elif refused.command == wire.Kind.SUB:
+            self.following.refused(refused)
         elif refused.command == wire.Kind.PUT and stream is not None:
             event = stream.refused(refused, self._now)
             self._out.events.extend([event] if event else [])

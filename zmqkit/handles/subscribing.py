@@ -1,0 +1,155 @@
+"""What subscriptions for threads and for asyncio have in common: all but the waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+from zmqkit.errors import Error
+from zmqkit.fields import SECONDS_MAX
+from zmqkit.framing import PREFIXES_CHARS_MAX
+from zmqkit.handles.feed import Event, Feed, Position
+from zmqkit.handles.names import topic_key
+from zmqkit.handles.session import Session
+from zmqkit.handles.waiting import Steps
+from zmqkit.machines.following import Subscription as Followed
+from zmqkit.reactor import now
+from zmqkit.updates import ALL
+from zmqkit.wire import PREFIXES_MAX, Start
+
+T = TypeVar("T")
+CHARS_MAX = PREFIXES_CHARS_MAX // 2  # of all prefixes: a SUB may have to name them twice
+EPOCH_MAX, SEQ_MAX = 2**24 - 1, 2**64 - 1
+
+
+class Subscribing(Generic[T]):
+    """The base of `Subscription`, here and in `zmqkit.aio`."""
+
+    def __init__(self, session: Session, followed: Followed, load: Callable[[Any], Any] | None) -> None:
+        self._session, self._followed = session, followed
+        self._lock = Lock()
+        self._prefixes = followed.prefixes  # as they will be when the I/O thread has heard of them
+        self._feed = Feed(followed, load, session.reactor.wake)
+        self.state: State[T] = State(self._feed)
+        session.admit()
+        session.reactor.call(self._begin)
+
+    def _begin(self, moment: float) -> None:
+        self._session.feeds[self._followed] = self._feed
+        self._session.machine.following.add(self._followed)
+
+    @property
+    def seq(self) -> int:
+        """The newest update that `state` has."""
+        return self._followed.seq
+
+    @property
+    def position(self) -> Position:
+        return self._followed.epoch, self._followed.seq
+
+    def _readying(self, timeout: float | None) -> Steps[bool]:
+        self._session.admit()
+        yield self._feed.ready, timeout
+        if not self._feed.loaded:
+            self._feed.check()
+        return self._feed.loaded
+
+    def _getting(self, timeout: float | None) -> Steps[Event | None]:
+        """The next event; None: there is none in time, or there will be none."""
+        feed, deadline = self._feed, None if timeout is None else now() + timeout
+        while (event := feed.take()) is None:
+            if feed.ended:
+                return None
+            feed.check()
+            if not (yield feed, None if deadline is None else max(0.0, deadline - now())):
+                return None
+        return event
+
+    def add(self, *prefixes: str) -> None:
+        """Follow these keys, too: what they hold comes as a snapshot beside what goes on. `wait_ready` waits for it."""
+        found = checked(prefixes)
+        self._change(lambda held: tuple(dict.fromkeys([*held, *found])))
+
+    def remove(self, *prefixes: str) -> None:
+        """Follow these no more: their keys leave the state, without events. Raises ValueError if nothing would be left."""
+        self._change(lambda held: tuple(prefix for prefix in held if prefix not in prefixes))
+
+    def _change(self, changed: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        with self._lock:
+            prefixes = changed(self._prefixes)
+            if prefixes == self._prefixes:
+                return
+            if not prefixes:
+                raise ValueError("a subscription without any prefix follows nothing: close it")
+            checked(prefixes)
+            self._feed.changing()
+            self._session.reactor.call(lambda moment: self._feed.change(self._session.machine.following, prefixes))
+            self._prefixes = prefixes
+
+    def stop(self) -> None:
+        """Whoever waits for events is told that none will come; the node is told, too. May be called in a signal handler."""
+        self._feed.stop()
+
+
+class State(Mapping[str, T]):
+    """What the keys of a subscription hold, live: it follows by itself, and any thread may read it. `copy()` is one moment's truth."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed, self._values = feed, feed.subscription.state
+
+    def __getitem__(self, key: str) -> T:
+        value = self._values[key]
+        if not self._feed.live(value):
+            raise KeyError(key)
+        return self._feed.decoded(value)  # type: ignore[no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key for key, value in self._values.copy().items() if self._feed.live(value)])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def copy(self) -> dict[str, T]:
+        """A plain dict."""
+        live, decoded = self._feed.live, self._feed.decoded
+        return {key: decoded(value) for key, value in self._values.copy().items() if live(value)}
+
+    def __repr__(self) -> str:
+        return f"<State of {len(self._values)} keys>"
+
+
+def followed(topic: str, prefixes: Iterable[str], start: Any, name: str) -> Followed:
+    """Raises ValueError for what is no prefix, start or name."""
+    kind, epoch, seq, time = _start(start)
+    return Followed(topic, checked(prefixes) or ALL, kind, epoch, seq, time, name and topic_key(name))
+
+
+def checked(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Each once."""
+    found = tuple(dict.fromkeys(prefixes))
+    for prefix in found:
+        if prefix != "":
+            topic_key(prefix)
+    if len(found) > PREFIXES_MAX or sum(map(len, found)) > CHARS_MAX:
+        raise Error(f"a subscription has up to {PREFIXES_MAX} prefixes of {CHARS_MAX} letters in all: make another one")
+    return found
+
+
+def _start(start: Any) -> tuple[Start, int, int, float]:
+    """Kind, epoch, seq, Unix time."""
+    named = {"snapshot": Start.SNAPSHOT, "now": Start.NOW, "beginning": Start.BEGINNING}
+    if isinstance(start, str) and start in named:
+        return named[start], 0, 0, 0.0
+    if isinstance(start, datetime):
+        return Start.TIME, 0, 0, min(max(0.0, start.timestamp()), SECONDS_MAX)
+    if _whole(start, SEQ_MAX):
+        return Start.SEQ, 0, start, 0.0
+    if isinstance(start, tuple | list) and len(start) == 2 and _whole(start[0], EPOCH_MAX) and _whole(start[1], SEQ_MAX):
+        return Start.POSITION, start[0], start[1], 0.0
+    raise ValueError(f'start={start!r}: give "snapshot", "now", "beginning", an event\'s position, a seq or a datetime')
+
+
+def _whole(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
