@@ -1,0 +1,55 @@
+"""What the tests of topics share: what an application makes of the events, and waiting for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handle_world import SOON, eventually
+
+import zmqkit
+from zmqkit.handles.feed import Event
+from zmqkit.handles.topic import Subscription
+
+
+class Fold:
+    """A plain fold of a subscription's events, and the gaps that it was told of."""
+
+    def __init__(self, sub: Subscription[Any]) -> None:
+        self.sub = sub
+        self.state: dict[str, Any] = {}
+        self.events: list[Event] = []
+        self.gaps: list[Any] = []
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+        if event.gap is not None:
+            self.gaps.append(event.gap)
+        if event.deleted:
+            self.state.pop(event.key, None)
+        else:
+            self.state[event.key] = event.value
+
+    def until(self, truth: dict[str, Any], seq: int) -> None:
+        """Take events until the state is there, and all of them."""
+        eventually(lambda: self._drain() and self.sub.seq == seq and self.sub.state.copy() == truth)
+        self._drain()
+        assert self.state == truth
+
+    def _drain(self) -> bool:
+        while (event := self.sub.get(timeout=0)) is not None:
+            self.add(event)
+        return True
+
+    @property
+    def told(self) -> list[tuple[str, Any]]:
+        return [(event.key, event.value) for event in self.events]
+
+
+def taken(sub: Subscription[Any]) -> Event:
+    event = sub.get(timeout=SOON)
+    assert event is not None
+    return event
+
+
+def declare(node: zmqkit.Node, topic: str, **policy: Any) -> None:
+    node._session.ask("topic_declare", {"topic": topic, "policy": policy}, SOON)
