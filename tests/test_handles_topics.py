@@ -268,8 +268,10 @@ def test_a_position_goes_on_in_another_client_and_over_a_restart_of_the_node(tmp
         mq.topic("t").publish("d", 4)
         with mq.topic("t").subscribe(start=position) as sub:
             assert [(event := taken(sub)).key for _ in range(2)] == ["c", "d"] and event.gap is None
-        with mq.topic("t").subscribe(start=(position[0], 100)) as sub:  # nobody has been there
-            assert taken(sub).gap == Gap(1, 0) and sub.wait_ready() and len(sub.state) == 4
+            now = sub.position
+        for nowhere in ((position[0], 4), (now[0], 5), (now[0] + 1, 5)):  # nobody has been there
+            with mq.topic("t").subscribe(start=nowhere) as sub:
+                assert taken(sub).gap == Gap(1, 0) and sub.wait_ready() and len(sub.state) == 4
 
 
 def test_a_name_keeps_the_position_over_restarts_of_client_and_node(tmp_path: Path) -> None:
