@@ -27,14 +27,17 @@ from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.updates import UPDATES_BYTES_MAX
 
 
+Pair = tuple[zmqkit.Node, zmqkit.Client]
+
+
 @pytest.fixture
-def pair() -> Iterator[tuple[zmqkit.Node, zmqkit.Client]]:
+def pair() -> Iterator[Pair]:
     with world() as made:
         yield made
 
 
 @pytest.fixture
-def mq(pair: tuple[zmqkit.Node, zmqkit.Client]) -> zmqkit.Client:
+def mq(pair: Pair) -> zmqkit.Client:
     return pair[1]
 
 
@@ -44,7 +47,7 @@ class Quote:
     ask: float
 
 
-# -- publishing -----------------------------------------------------------------------------------------------------------------
+# -- publishing ------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_published_is_told_and_held_and_deleted(mq: zmqkit.Client) -> None:
@@ -73,7 +76,7 @@ def test_typed_values_are_checked_at_both_ends(mq: zmqkit.Client) -> None:
         assert taken(sub).value == Quote(1.0, 2.0) and sub.state["a"] == Quote(1.0, 2.0)
         with pytest.raises(zmqkit.Unencodable, match="not a Quote"):
             typed.publish("a", {"bid": 1.0})
-        with pytest.raises(zmqkit.Unencodable, match="message 1: .*not a Quote") as raised:
+        with pytest.raises(zmqkit.Unencodable, match=r"message 1: .*not a Quote") as raised:
             typed.publish_many([("a", Quote(3.0, 4.0)), ("b", 7)])  # type: ignore[list-item]
         assert raised.value.confirmed == 0  # type: ignore[attr-defined]
         plain.publish_many([("a", Quote(3.0, 4.0).__dict__), ("b", "none of them"), ("c", Quote(5.0, 6.0).__dict__)])
@@ -91,7 +94,7 @@ def test_a_key_that_is_none_is_refused_before_anything_is_sent(mq: zmqkit.Client
     for publish in (lambda: t.publish(key, 1), lambda: t.publish_soon(key, 1), lambda: t.delete(key)):
         with pytest.raises(ValueError, match="a key is a text of 1 to 255 bytes"):
             publish()
-    with pytest.raises(zmqkit.Unencodable, match="message 0: .*a key is a text of 1 to 255 bytes"):
+    with pytest.raises(zmqkit.Unencodable, match=r"message 0: .*a key is a text of 1 to 255 bytes"):
         t.publish_many([(key, 1)])
     assert t.publish("k" * 255, 1).seq == 1
 
@@ -150,7 +153,7 @@ def test_a_ttl_ends_by_a_deletion_that_all_see(mq: zmqkit.Client) -> None:
             assert taken(late).value == 1 and taken(late).deleted and late.state == {}
 
 
-def test_a_value_with_a_ttl_hides_by_the_own_clock_of_who_is_cut_off(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_a_value_with_a_ttl_hides_by_the_own_clock_of_who_is_cut_off(pair: Pair) -> None:
     node, mq = pair
     t = node.topic("t")
     with mq.topic("t").subscribe() as sub:
@@ -163,7 +166,7 @@ def test_a_value_with_a_ttl_hides_by_the_own_clock_of_who_is_cut_off(pair: tuple
         let_go()
 
 
-# -- prefixes and beginnings ------------------------------------------------------------------------------------------------------
+# -- prefixes and beginnings -----------------------------------------------------------------------------------------------------
 
 
 def test_several_prefixes_that_come_and_go(mq: zmqkit.Client) -> None:
@@ -193,7 +196,7 @@ def test_several_prefixes_that_come_and_go(mq: zmqkit.Client) -> None:
         assert sub.get(timeout=0.05) is None and set(sub.state) == {"c.0", "c.1", "c.2", "d.0"}
 
 
-def test_add_waits_for_what_is_added(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_add_waits_for_what_is_added(pair: Pair) -> None:
     node, mq = pair
     node.topic("t").publish_many([("a", 1), ("b", 2)])
     with mq.topic("t").subscribe("a") as sub:
@@ -240,8 +243,8 @@ def test_a_subscription_begins_where_it_is_asked_to(mq: zmqkit.Client) -> None:
     with t.subscribe(start="beginning") as sub:
         positions = [taken(sub).position for _ in range(4)]
     starts: list[tuple[Any, list[Any]]] = [
-        ("snapshot", [2, 3, 4]), ("now", []), ("beginning", [1, 2, 3, 4]), (positions[1], [3, 4]), (list(positions[3]), []), (0, [1, 2, 3, 4]),
-        (3, [4]), (2**64 - 1, []), (between, [3, 4]), (datetime(1900, 1, 1), [1, 2, 3, 4]), (datetime(9999, 1, 1), []),
+        ("snapshot", [2, 3, 4]), ("now", []), ("beginning", [1, 2, 3, 4]), (positions[1], [3, 4]), (list(positions[3]), []),
+        (0, [1, 2, 3, 4]), (3, [4]), (2**64 - 1, []), (between, [3, 4]), (datetime(1900, 1, 1), [1, 2, 3, 4]), (datetime(9999, 1, 1), []),
     ]  # fmt: skip
     subs = [(t.subscribe(start=start), values) for start, values in starts]
     assert all(sub.wait_ready() for sub, _ in subs)
@@ -254,7 +257,7 @@ def test_a_subscription_begins_where_it_is_asked_to(mq: zmqkit.Client) -> None:
         sub.close()
 
 
-# -- positions and names ------------------------------------------------------------------------------------------------------------
+# -- positions and names ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_position_goes_on_in_another_client_and_over_a_restart_of_the_node(tmp_path: Path) -> None:
@@ -304,10 +307,10 @@ def test_a_name_keeps_nothing_before_the_snapshot_is_taken(mq: zmqkit.Client) ->
         assert sub.wait_ready() and sub.state == {} and sub.seq == 3
 
 
-# -- links that are cut, nodes that are killed ------------------------------------------------------------------------------------------
+# -- links that are cut, nodes that are killed -----------------------------------------------------------------------------------
 
 
-def test_links_that_are_cut_lose_and_double_nothing(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_links_that_are_cut_lose_and_double_nothing(pair: Pair) -> None:
     node, _ = pair
     t = node.topic("t")
     truth: dict[str, int] = {}
@@ -359,10 +362,10 @@ def test_a_node_that_is_killed_loses_nothing_that_was_confirmed(tmp_path: Path) 
             assert sub.wait_ready() and sub.state == truth
 
 
-# -- slow ones, and such as never iterate -------------------------------------------------------------------------------------------------
+# -- slow ones, and such as never iterate ----------------------------------------------------------------------------------------
 
 
-def test_who_never_iterates_has_the_state_and_bounded_memory(pair: tuple[zmqkit.Node, zmqkit.Client], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_never_iterates_has_the_state_and_bounded_memory(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "UNTAKEN_BYTES", 20_000)
     node, mq = pair
     t = node.topic("t")
@@ -388,7 +391,7 @@ def test_who_never_iterates_has_the_state_and_bounded_memory(pair: tuple[zmqkit.
         assert taken(sub)[:2] == ("new", 2)
 
 
-def test_a_slow_loop_is_told_a_gap_where_the_history_is_short(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_a_slow_loop_is_told_a_gap_where_the_history_is_short(pair: Pair) -> None:
     node, mq = pair
     declare(node, "t", max_messages=2000)
     t = node.topic("t")
@@ -408,7 +411,7 @@ def test_a_slow_loop_is_told_a_gap_where_the_history_is_short(pair: tuple[zmqkit
         assert ("gone", None) in fold.told
 
 
-def test_a_slow_loop_slows_nobody_else(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_a_slow_loop_slows_nobody_else(pair: Pair) -> None:
     node, mq = pair
     t = node.topic("t")
     with mq.topic("t").subscribe(start="now") as slow, mq.topic("t").subscribe(start="now") as quick:
@@ -422,11 +425,11 @@ def test_a_slow_loop_slows_nobody_else(pair: tuple[zmqkit.Node, zmqkit.Client]) 
         assert [taken(slow).seq for _ in range(12_000)] == list(range(2, 12_002))  # it gets all, in its time
 
 
-# -- the end ----------------------------------------------------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["close", "stop", "mq.stop", "mq.close"])
-def test_a_loop_in_another_thread_ends(pair: tuple[zmqkit.Node, zmqkit.Client], end: str) -> None:
+def test_a_loop_in_another_thread_ends(pair: Pair, end: str) -> None:
     node, mq = pair
     sub, seen = mq.topic("t").subscribe(), list[Any]()
     loops = [in_thread(lambda: seen.append([event.value for event in sub])) for _ in range(2)]
@@ -465,7 +468,7 @@ def test_stop_in_a_signal_handler_ends_the_loop_of_the_main_thread(mq: zmqkit.Cl
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_wait_for_the_state_ends_with_the_subscription(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_a_wait_for_the_state_ends_with_the_subscription(pair: Pair) -> None:
     node, mq = pair
     let_go = freeze(node)
     sub, answers = mq.topic("t").subscribe(), list[bool]()
@@ -489,7 +492,7 @@ def test_a_subscription_that_the_node_refuses_raises(mq: zmqkit.Client, monkeypa
         assert taken(sub).value == 1
 
 
-def test_subscriptions_that_are_closed_leave_nothing_behind(pair: tuple[zmqkit.Node, zmqkit.Client]) -> None:
+def test_subscriptions_that_are_closed_leave_nothing_behind(pair: Pair) -> None:
     node, mq = pair
     for _ in range(20):
         with mq.topic("t").subscribe() as sub:
