@@ -26,7 +26,6 @@ from zmqkit.machines.following import Gap
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.updates import UPDATES_BYTES_MAX
 
-
 Pair = tuple[zmqkit.Node, zmqkit.Client]
 
 
@@ -499,6 +498,24 @@ def test_subscriptions_that_are_closed_leave_nothing_behind(pair: Pair) -> None:
             assert sub.wait_ready()
     eventually(lambda: not _followers(node))
     assert not mq._session.feeds and not mq._session.machine.following.subscriptions
+
+
+def test_who_shares_a_subscription_gets_events_in_order_and_is_told_of_the_rest_of_a_batch(mq: zmqkit.Client) -> None:
+    class Slow(int):
+        @classmethod
+        def model_validate(cls, body: int) -> Slow:
+            began.set()
+            time.sleep(0.1 if body == 1 else 0.0)
+            return cls(body)
+
+    began, ended = threading.Event(), list[int]()
+    mq.topic("t").publish_many([("a", 1), ("b", 2), ("c", 3)])
+    with mq.topic("t", Slow).subscribe(start="beginning") as sub:
+        first = in_thread(lambda: ended.append(taken(sub).value))
+        assert began.wait(SOON)
+        ended.append(taken(sub).value)
+        first.join(SOON)
+        assert ended == [1, 2] and sub._feed.wait(0) and sub.get(timeout=0)
 
 
 def test_threads_may_share_a_subscription(mq: zmqkit.Client) -> None:

@@ -32,7 +32,7 @@ from zmqkit.errors import (
     Unencodable,
     Unreachable,
 )
-from zmqkit.handles.admin import DeadLetter, DeadLetters, Peeked, QueueInfo
+from zmqkit.handles.admin import DeadLetter, DeadLetters, Peeked, QueueInfo, TopicInfo
 from zmqkit.handles.answers import CallFuture
 from zmqkit.handles.client import Client
 from zmqkit.handles.connecting import connect
@@ -40,12 +40,15 @@ from zmqkit.handles.consumer import BatchConsumer, Consumer, Work
 from zmqkit.handles.crew import Service
 from zmqkit.handles.current import Current, current
 from zmqkit.handles.delivery import Batch, Delivery, Reject, Retry, Snooze
+from zmqkit.handles.feed import Event
 from zmqkit.handles.node import Node
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.queue import Queue
 from zmqkit.handles.serving import Serving
 from zmqkit.handles.streaming import Stream
-from zmqkit.machines.policy import Backoff, QueuePolicy
+from zmqkit.handles.topic import State, Subscription, Topic
+from zmqkit.machines.following import Gap
+from zmqkit.machines.policy import Backoff, QueuePolicy, TopicPolicy
 
 __version__ = "0.1.0"
 
@@ -54,7 +57,8 @@ __all__ = [
     "Receipt", "BatchReceipt", "PutFuture",
     "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
     "CallFuture", "Stream", "Service", "Serving", "current", "Current",
-    "QueueInfo", "Peeked", "DeadLetter", "DeadLetters",
+    "Topic", "TopicPolicy", "Subscription", "State", "Event", "Gap",
+    "QueueInfo", "TopicInfo", "Peeked", "DeadLetter", "DeadLetters",
     "Error", "Unreachable", "Timeout", "NotSent", "Closed", "AddressInUse", "MessageTooLarge", "Unencodable",
     "QueueFull", "DiskFull", "QuotaExceeded", "Forbidden", "StaleLease", "NoWorker", "RemoteError",
     "JournalError", "JournalLocked", "JournalCorrupt", "JournalFormat", "JournalFailed",

@@ -15,7 +15,7 @@ from zmqkit.aio.serving import Serving
 from zmqkit.aio.topic import Topic
 from zmqkit.errors import Closed
 from zmqkit.handles import client, node
-from zmqkit.handles.admin import QueueInfo
+from zmqkit.handles.admin import Policy, QueueInfo, TopicInfo, declaring, listing
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Sender
 from zmqkit.handles.connecting import made
 from zmqkit.handles.crew import Crew, Service
@@ -25,9 +25,10 @@ from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS
 from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts
-from zmqkit.machines.policy import QueuePolicy
+from zmqkit.handles.waiting import Steps
 
 T = TypeVar("T")
+R = TypeVar("R")
 F = TypeVar("F", bound=Callable[[Any], Any])
 END_SECONDS = 10.0  # for the I/O thread to put things away
 
@@ -63,14 +64,18 @@ class Peer:
 
     async def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""
-        return await Bell.of(self._session).drive(self._peer._listing(timeout))
+        return await self._ask(listing(self._peer._alone, "list", "queues", QueueInfo, timeout))
 
-    async def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
-        """Make the queue, or change its policy. Returns what holds from now on."""
-        arguments = {"queue": queue, "policy": policy.to_wire()}
-        session = self._peer._alone
-        result = await Bell.of(session).drive(session.asking("declare", arguments, patience(timeout)))
-        return QueuePolicy.from_wire(result["policy"])
+    async def topics(self, timeout: Duration | None = ASK_SECONDS) -> list[TopicInfo]:
+        """All topics of the node."""
+        return await self._ask(listing(self._peer._alone, "topic_list", "topics", TopicInfo, timeout))
+
+    async def declare(self, name: str, policy: Policy, timeout: Duration | None = ASK_SECONDS) -> Policy:
+        """Make the queue, or with a TopicPolicy the topic, or change its policy. Returns what holds from now on."""
+        return await self._ask(declaring(self._peer._alone, name, policy, timeout))
+
+    async def _ask(self, steps: Steps[R]) -> R:
+        return await Bell.of(self._peer._alone).drive(steps)
 
     # -- calls ------------------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ from zmqkit.aio.consumer import HOG_SECONDS
 from zmqkit.aio.putting import Confirm, Lane
 from zmqkit.codec import unencodable
 from zmqkit.handles import topic
+from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.feed import Event
 from zmqkit.handles.outcome import BatchReceipt, Receipt
 from zmqkit.handles.subscribing import Subscribing, followed
-from zmqkit.handles.topic import Start, Update, deletion, update_packer
+from zmqkit.handles.topic import ASK_SECONDS, Start, Update, deletion, update_packer
 from zmqkit.reactor import now
 
 T = TypeVar("T")
@@ -78,6 +79,10 @@ class Topic(Generic[T]):
     @property
     def _lane(self) -> Lane:
         return Lane.of(self._session, self._twin._marked, self._twin._producer)
+
+    async def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
+        steps = self._session.asking("topic_info", {"topic": self.name}, patience(timeout))
+        return TopicInfo.from_wire(await Bell.of(self._session).drive(steps))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from zmqkit import codec
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps, run
-from zmqkit.machines.policy import QueuePolicy
+from zmqkit.machines.policy import QueuePolicy, TopicPolicy
 from zmqkit.parcel import ITEMS_MAX, Parcel
 
 Load = Callable[[Any], Any] | None
@@ -36,6 +36,51 @@ class QueueInfo:
     def from_wire(cls, result: dict[str, Any]) -> QueueInfo:
         given = {name: result[name] for name in cls.__slots__}
         return cls(**{**given, "policy": QueuePolicy.from_wire(result["policy"])})
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic at one moment: its newest update, the oldest that is kept, updates and bytes of that history, keys that hold a value,
+    live subscribers, positions kept under names, and the node's epoch (a position is epoch and seq)."""
+
+    name: str
+    seq: int
+    floor: int
+    messages: int
+    bytes: int
+    keys: int
+    subscribers: int
+    names: int
+    epoch: int
+    policy: TopicPolicy
+
+    @classmethod
+    def from_wire(cls, result: dict[str, Any]) -> TopicInfo:
+        given = {name: result[name] for name in cls.__slots__}
+        return cls(**{**given, "policy": TopicPolicy.from_wire(result["policy"])})
+
+
+Policy = TypeVar("Policy", QueuePolicy, TopicPolicy)
+Info = TypeVar("Info", QueueInfo, TopicInfo)
+
+
+def listing(session: Session, verb: str, what: str, kind: type[Info], timeout: Duration | None) -> Steps[list[Info]]:
+    """All queues or topics of the node, by name."""
+    found: list[Info] = []
+    more = True
+    while more:  # a node tells so many at a time as fit one answer
+        after = {"after": found[-1].name} if found else {}
+        told = yield from session.asking(verb, after, patience(timeout))
+        found += [kind.from_wire(info) for info in told[what]]
+        more = told["more"]
+    return found
+
+
+def declaring(session: Session, name: str, policy: Policy, timeout: Duration | None) -> Steps[Policy]:
+    """Make the queue or topic, or change its policy. Returns what holds from now on."""
+    verb, what = ("topic_declare", "topic") if isinstance(policy, TopicPolicy) else ("declare", "queue")
+    told = yield from session.asking(verb, {what: name, "policy": policy.to_wire()}, patience(timeout))
+    return type(policy).from_wire(told["policy"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from zmqkit.errors import Error
-from zmqkit.handles.admin import QueueInfo
+from zmqkit.handles.admin import Policy, QueueInfo, TopicInfo, declaring, listing
 from zmqkit.handles.answers import CallFuture, Waiter
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Calls
 from zmqkit.handles.crew import Crew, Service
@@ -21,8 +21,7 @@ from zmqkit.handles.serving import Serving
 from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts, Stream
 from zmqkit.handles.topic import Topic
-from zmqkit.handles.waiting import Steps, run
-from zmqkit.machines.policy import QueuePolicy
+from zmqkit.handles.waiting import run
 from zmqkit.reactor import Reactor
 from zmqkit.sockets import check_address
 
@@ -68,22 +67,15 @@ class Peer:
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""
-        return run(self._listing(timeout))
+        return run(listing(self._alone, "list", "queues", QueueInfo, timeout))
 
-    def _listing(self, timeout: Duration | None) -> Steps[list[QueueInfo]]:
-        session, found = self._alone, list[QueueInfo]()
-        more = True
-        while more:  # a node tells so many at a time as fit one answer
-            after = {"after": found[-1].name} if found else {}
-            told = yield from session.asking("list", after, patience(timeout))
-            found += [QueueInfo.from_wire(info) for info in told["queues"]]
-            more = told["more"]
-        return found
+    def topics(self, timeout: Duration | None = ASK_SECONDS) -> list[TopicInfo]:
+        """All topics of the node."""
+        return run(listing(self._alone, "topic_list", "topics", TopicInfo, timeout))
 
-    def declare(self, queue: str, policy: QueuePolicy, timeout: Duration | None = ASK_SECONDS) -> QueuePolicy:
-        """Make the queue, or change its policy. Returns what holds from now on."""
-        result = self._alone.ask("declare", {"queue": queue, "policy": policy.to_wire()}, patience(timeout))
-        return QueuePolicy.from_wire(result["policy"])
+    def declare(self, name: str, policy: Policy, timeout: Duration | None = ASK_SECONDS) -> Policy:
+        """Make the queue, or with a TopicPolicy the topic, or change its policy. Returns what holds from now on."""
+        return run(declaring(self._alone, name, policy, timeout))
 
     # -- calls ------------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema, packer
+from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
 from zmqkit.handles.names import topic_key, topic_name
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Start = str | Position | int | datetime
+ASK_SECONDS = 5.0  # for questions to the node; the link is mended meanwhile, if it has to be
 Update = tuple[str, Any, float | None]  # key, value (DELETED: none), seconds that it holds
 DELETED = object()
 
@@ -77,7 +79,11 @@ class Topic(Generic[T]):
 
     def delete(self, key: str, timeout: Duration | None = 5.0) -> Receipt:
         """The key holds nothing from now on."""
-        return self._wait(self._put(deletion(key), timeout), timeout)
+        return self._wait(self.delete_soon(key, timeout), timeout)
+
+    def delete_soon(self, key: str, timeout: Duration | None = None) -> PutFuture:
+        """The same in the background."""
+        return self._put(deletion(key), timeout)
 
     def _update(self, key: str, value: T, ttl: Duration | None) -> Update:
         """Raises ValueError or Unencodable."""
@@ -98,6 +104,9 @@ class Topic(Generic[T]):
 
     def _wait(self, future: PutFuture, timeout: Duration | None) -> Receipt:
         return future.wait_or_withdraw(patience(timeout), self._session.why)
+
+    def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
+        return TopicInfo.from_wire(self._session.ask("topic_info", {"topic": self.name}, patience(timeout)))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
