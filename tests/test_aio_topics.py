@@ -248,12 +248,22 @@ async def test_an_update_that_has_not_left_is_withdrawn() -> None:
         await t.publish("a", 1, timeout=0.05)
     with pytest.raises(zmqkit.NotSent, match="withdrawn"):
         await t.delete("a", timeout=0.05)
-    publishing, many = asyncio.create_task(t.publish("a", 2)), asyncio.create_task(t.publish_many([("a", 3)]))
-    await resting(publishing)
-    publishing.cancel(), many.cancel()
-    await asyncio.wait([publishing, many])
-    assert publishing.cancelled() and many.cancelled()
     await mq.close(timeout=0.0)  # nobody's failure is left to tell
+
+
+@on_loop
+async def test_what_is_cancelled_before_it_leaves_is_not_published(node: zmqkit.Node) -> None:
+    async with zmqkit.aio.connect(node.endpoint) as mq:
+        t = mq.topic(new_name())
+        await t.publish("a", 1)
+        let_go = freeze(mq._twin)
+        tasks = [asyncio.create_task(act) for act in (t.publish("a", 2), t.publish_many([("a", 3)]), t.delete("a"))]  # type: ignore[var-annotated]
+        await resting(tasks[0])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        let_go()
+        assert all(task.cancelled() for task in tasks) and (await t.publish("a", 4)).seq == 2
 
 
 # -- twins, and ends -------------------------------------------------------------------------------------------------------------
