@@ -118,7 +118,7 @@ class Subscription(Subscribing[T], Generic[T]):
             self._rested = now()
         if self._feed.ended:
             raise StopAsyncIteration
-        event = await self.get(None)
+        event = self._feed.take() or await self.get(None)
         if event is None:
             raise StopAsyncIteration
         return event

@@ -122,7 +122,11 @@ class Topic(Generic[T]):
 
 
 class Subscription(Subscribing[T], Generic[T]):
-    """Events to iterate over, and the state that they add up to. `close` it, or leave its `with`."""
+    """Events to iterate over, and the state that they add up to. `close` it, or leave its `with`.
+
+    Nobody has to take events; but who has begun to should go on: the node sends no more than a window of what is not taken, so
+    that nothing is lost, and the state follows no further.
+    """
 
     def wait_ready(self, timeout: Duration | None = 5.0) -> bool:
         """Is the state complete, within `timeout` seconds?"""
@@ -139,8 +143,7 @@ class Subscription(Subscribing[T], Generic[T]):
     def __iter__(self) -> Iterator[Event]:
         """Until `stop` or `close`."""
         while not self._feed.ended:
-            self._session.admit()
-            event = run(self._getting(None))
+            event = self._feed.take() or self.get(None)
             if event is None:
                 return
             yield event
