@@ -441,18 +441,54 @@ def test_every_worker_is_sent_a_heartbeat_in_its_version_idle_or_busy() -> None:
 
 
 @both_versions
-def test_a_worker_that_was_silent_for_seven_and_a_half_seconds_is_gone_and_its_job_lost(tongue: Tongue) -> None:
+def test_an_idle_worker_that_was_silent_for_seven_and_a_half_seconds_is_gone(tongue: Tongue) -> None:
     broker = Broker()
-    broker.ready(tongue, b"idle")
-    broker.ready(tongue, b"busy")
-    broker.give("job")
+    broker.ready(tongue, b"w")
     broker.wait(7.49)
-    assert broker.free == 1 and not broker.desk.settled
-    for peer in (b"idle", b"busy"):
-        broker.sent(DOOR, peer)
+    assert broker.free == 1
+    broker.sent(DOOR, b"w")
     broker.wait(0.02)
-    assert broker.free == 0 and broker.desk.settled == {"job": Settled("lost", [], "its worker was silent for 7.5 s")}
-    assert broker.nothing_sent() and broker.gateway.deadline == inf
+    assert broker.free == 0 and broker.nothing_sent() and broker.gateway.deadline == inf
+
+
+@both_versions
+def test_a_worker_that_is_mute_while_it_works_may_take_its_time_and_is_sent_heartbeats(tongue: Tongue) -> None:
+    """The Guide's worker."""
+    broker = Broker()
+    broker.ready(tongue, b"w")
+    broker.give("job")
+    broker.heard(b"w")
+    broker.wait(60.0)
+    assert not broker.desk.settled and broker.sent(DOOR, b"w") == [[*HEADS[tongue], tongue.heartbeat]] * 24
+    broker.reply(tongue, b"w", b"done")
+    assert broker.desk.settled["job"].how == "reply" and broker.free == 1
+    broker.wait(7.51)
+    assert broker.free == 0, "idle, it has its time as before"
+
+
+@both_versions
+def test_a_worker_that_beats_while_it_works_and_falls_silent_has_lost_its_job(tongue: Tongue) -> None:
+    broker = Broker()
+    broker.ready(tongue, b"w")
+    broker.give("job")
+    broker.wait_with(2, (tongue, b"w"))
+    broker.wait(7.49)
+    assert not broker.desk.settled
+    broker.wait(0.02)
+    assert broker.desk.settled == {"job": Settled("lost", [], "its worker was silent for 7.5 s")} and broker.gateway.deadline == inf
+
+
+def test_parts_of_the_answer_do_not_show_that_their_worker_beats_while_it_works() -> None:
+    broker = Broker()
+    broker.ready(TWO, b"w")
+    broker.give("job")
+    for _ in range(3):
+        broker.wait(2.5)
+        broker.work(TWO, b"w", TWO.partial or b"", FIRST, b"", b"part")
+    broker.wait(20.0)
+    assert not broker.desk.settled
+    broker.reply(TWO, b"w", b"last")
+    assert broker.desk.settled["job"].how == "reply"
 
 
 @both_versions
@@ -486,6 +522,7 @@ def test_an_answer_after_the_worker_was_given_up_is_told_disconnect() -> None:
     broker = Broker()
     broker.ready(ONE, b"w")
     broker.give("job")
+    broker.wait_with(2, (ONE, b"w"))
     broker.wait(10.0)
     broker.heard(b"w")
     broker.reply(ONE, b"w", b"too late")

@@ -340,19 +340,87 @@ def test_whatever_a_known_worker_says_keeps_it_present() -> None:
     assert queue.free == 1 and queue.dropped == {"bad-message": 2, "stray-reply": 1}
 
 
-def test_a_worker_that_was_silent_for_three_seconds_is_gone_and_its_job_lost() -> None:
+def test_an_idle_worker_that_was_silent_for_three_seconds_is_gone() -> None:
     queue = Queue()
-    queue.work(b"idle", READY)
-    queue.work(b"busy", READY)
-    queue.give("job")  # the longest ready one has it
+    queue.work(b"w", READY)
     queue.wait(2.99)
-    assert queue.free == 1 and not queue.desk.settled
+    assert queue.free == 1
     queue.wait(0.02)
-    assert queue.free == 0 and queue.desk.settled == {"job": Settled("lost", [], "its worker was silent for 3 s")}
-    queue.sent(BACKEND, b"idle")
-    queue.sent(BACKEND, b"busy")
+    assert queue.free == 0 and queue.gateway.deadline == inf
+    queue.sent(BACKEND, b"w")
     queue.wait(5.0)
     assert queue.nothing_sent()
+
+
+def test_a_worker_that_is_mute_while_it_works_may_take_its_time_and_is_sent_heartbeats() -> None:
+    """The Guide's worker."""
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.wait(60.0)
+    assert not queue.desk.settled and queue.beats(b"w") == 60
+    queue.work(b"w", FIRST, b"", b"done")
+    assert queue.desk.settled["job"].how == "reply" and queue.free == 1
+    queue.wait(3.01)
+    assert queue.free == 0, "idle, it has three seconds as before"
+
+
+def test_a_worker_that_beats_while_it_works_and_falls_silent_has_lost_its_job() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.wait_with(3, b"w")
+    queue.wait(2.99)
+    assert not queue.desk.settled
+    queue.wait(0.02)
+    assert queue.desk.settled == {"job": Settled("lost", [], "its worker was silent for 3 s")} and queue.gateway.deadline == inf
+
+
+def test_with_each_request_it_is_seen_anew_whether_a_worker_beats_while_it_works() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.wait_with(3, b"w")
+    queue.work(b"w", FIRST, b"", b"done")
+    queue.give("second")
+    queue.wait(20.0)
+    assert "second" not in queue.desk.settled
+    queue.wait_with(3, b"w")
+    queue.wait(3.01)
+    assert queue.desk.settled["second"].how == "lost"
+
+
+def test_a_heartbeat_that_met_the_request_on_its_way_does_not_show_that_its_worker_beats_while_it_works() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    for _ in range(2):
+        queue.wait(0.3)
+        queue.work(b"w", HEARTBEAT)  # the second left before the first was read, as far as we know
+    queue.wait(20.0)
+    assert not queue.desk.settled
+
+
+def test_heartbeats_that_lay_in_a_buffer_while_we_were_away_show_nothing() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.now += 60.0
+    for _ in range(3):
+        queue.work(b"w", HEARTBEAT)
+    queue.wait(20.0)
+    assert not queue.desk.settled
+
+
+def test_a_worker_that_had_to_finish_something_older_first_comes_to_its_request_only_then() -> None:
+    queue = Queue()
+    queue.work(b"w", HEARTBEAT)  # it outlived a queue, and is busy for that
+    queue.give("job")
+    queue.wait(2.0)
+    queue.work(b"w", b"an old envelope", b"", b"done")
+    queue.work(b"w", HEARTBEAT)
+    queue.wait(20.0)
+    assert not queue.desk.settled
 
 
 def test_each_worker_has_its_own_three_seconds() -> None:
@@ -417,6 +485,7 @@ def test_an_answer_after_the_worker_was_given_up_is_dropped_and_it_is_ready_agai
     queue = Queue()
     queue.work(b"w", READY)
     queue.give("job")
+    queue.wait_with(2, b"w")
     queue.wait(3.5)
     queue.work(b"w", FIRST, b"", b"too late")
     assert queue.desk.settled["job"].how == "lost" and queue.dropped == {"stray-reply": 1} and queue.free == 1
@@ -546,6 +615,18 @@ def test_a_worker_that_vanishes_with_what_nobody_waits_for_says_nothing_to_the_d
     assert not queue.desk.settled and queue.free == 0
 
 
+def test_a_mute_worker_with_what_nobody_waits_for_is_given_up_at_last() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.wait(20.0)
+    queue.tell(queue.desk.withdraw("job"))
+    queue.wait(workers.OVERDUE_SECONDS - 0.01)
+    assert queue.gateway._workers.find(b"w")
+    queue.wait(0.02)
+    assert queue.gateway._workers.find(b"w") is None and queue.gateway.deadline == inf
+
+
 # -- limits and noise ----------------------------------------------------------------------------------------------------
 
 
@@ -603,3 +684,39 @@ def test_noise_raises_nothing_and_does_not_change_what_honest_peers_exchange(noi
     assert queue.desk.settled["honest job"] == Settled("reply", [b"answer"], "")
     queue.tell(queue.desk.answer(ticket, b"answer"))
     assert queue.sent(FRONTEND, b"honest client") == [[b"", b"answer"]]
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["ready", "beat", "nonsense", "answer", "stray", "gone"]), st.sampled_from([b"a", b"b", b"c"]))
+    | st.tuples(st.sampled_from(["give", "give and withdraw", "withdraw"]), st.just(b""))
+    | st.tuples(st.sampled_from(["0.2", "0.7", "1.5", "31"]), st.just(b"")),
+    max_size=60,
+)  # fmt: skip
+
+
+@given(STEPS)
+def test_whose_silence_counts_stands_in_the_order_in_which_they_were_heard(steps: list[tuple[str, bytes]]) -> None:
+    queue, said = Queue(), {"ready": [READY], "beat": [HEARTBEAT], "nonsense": [b"nonsense"], "stray": [b"other", b"", b"x"]}
+    table = queue.gateway._workers
+    for number, (what, peer) in enumerate(steps):
+        worker = table.find(peer)
+        if what in said:
+            queue.work(peer, *said[what])
+        elif what == "answer":
+            if worker is not None and worker.cid:
+                queue.work(peer, worker.cid, b"", b"x")
+        elif what == "gone":
+            queue.gateway.gone(BACKEND, peer, queue.now)
+            queue.turn()
+        elif what.startswith("give") and queue.free:
+            request = queue.desk.request("ppp", f"job {number}", b"x")
+            queue.tell(request, *([queue.desk.withdraw(f"job {number}")] if "and" in what else []))
+        elif what == "withdraw" and queue.desk.handed:
+            queue.tell(queue.desk.withdraw(next(iter(queue.desk.handed))))
+        elif what[0].isdigit():
+            queue.wait(float(what))
+        order = [worker.seen for worker in table._expiring.values()]
+        assert order == sorted(order)
+        assert table._expiring.keys() == {worker.peer for worker in table._known.values() if not worker.cid or worker.beats}
+        assert queue.free == sum(not worker.cid for worker in table._known.values())
+        assert queue.desk.handed.keys() == {worker.job for worker in table._known.values() if worker.awaited}

@@ -95,9 +95,9 @@ class Ppp(Broker):
             if self._workers.enlist(peer, self._service) is None:
                 return "too-many-workers"
             return "stray-reply" if is_reply else ""
-        self._workers.see(worker)  # whatever it says, it is there
         if is_reply:
             return self._workers.answer(worker, frames[0], frames[2:])
+        self._workers.see(worker)  # whatever it says, it is there
         return self._signal(worker, signal)
 
     def _signal(self, worker: Worker, signal: bytes) -> str:

@@ -1,6 +1,10 @@
 """Foreign workers of one gateway: who is there, who is ready for what, and who holds which job.
 
 Rule 1  There is who was heard within `expiry_seconds`, counted in time in which we listened: a pause of our own is not their silence.
+        But the Guide's worker is mute while it works, and the Guide's brokers let no busy worker expire. So its silence counts only
+        after it has shown, with this very request, that it beats while it works: something that is no answer was heard of it at
+        least half a beat after the request left. Until then a busy worker stays until its connection is gone (our own heartbeats
+        find out), or rule 6 gives it up.
 Rule 2  Ready is another thing: who said READY, or answered what it was given. It takes one request at a time, and a heartbeat
         of a busy worker asks for no second one.
 Rule 3  A request goes to who has been ready longest. The desk is offered as many as there are ready workers, no more.
@@ -24,7 +28,7 @@ OVERDUE_SECONDS = 30.0
 
 
 class Worker:
-    __slots__ = ("awaited", "cid", "job", "peer", "seen", "service", "tongue")
+    __slots__ = ("awaited", "beats", "cid", "job", "left", "peer", "seen", "service", "tongue")
 
     def __init__(self, peer: bytes, service: str, tongue: Any) -> None:
         self.peer, self.service = peer, service
@@ -33,6 +37,8 @@ class Worker:
         self.cid = b""  # envelope of the request it holds; b"": it is ready
         self.job: Any = None
         self.awaited = False  # does the desk still wait for that job?
+        self.left = inf  # heard time at which its request left, or at which it came to it; inf: it has none
+        self.beats = False  # while it works on this one
 
 
 class Pool:
@@ -52,7 +58,9 @@ class Workers:
         self._desk, self._salt = desk, salt
         self._beat_seconds, self._expiry_seconds = beat_seconds, expiry_seconds
         self._now, self._heard, self._beat_at = 0.0, 0.0, inf
-        self._known: OrderedDict[bytes, Worker] = OrderedDict()  # the one that has been silent longest comes first
+        self._before = 0.0  # heard time when we listened last: what is heard now came later than that
+        self._known: dict[bytes, Worker] = {}
+        self._expiring: OrderedDict[bytes, Worker] = OrderedDict()  # whose silence counts; who has been silent longest comes first
         self._pools: dict[str, Pool] = {}
         self._jobs: dict[Any, Worker] = {}  # what the desk waits for
         self._touched: dict[str, None] = {}  # services whose offer is to be restated
@@ -65,6 +73,7 @@ class Workers:
 
     def listen(self, now: float) -> None:
         if now > self._now:
+            self._before = self._heard
             self._heard += min(now - self._now, self._beat_seconds)
             self._now = now
 
@@ -72,12 +81,14 @@ class Workers:
     def deadline(self) -> float:
         at = next(iter(self._overdue.values()), inf)
         if self._known:
-            at = min(at, self._beat_at, self._expires_at(self._oldest))
+            at = min(at, self._beat_at)
+        if self._expiring:
+            at = min(at, self._expires_at(self._oldest))
         return at
 
     @property
     def _oldest(self) -> Worker:
-        return next(iter(self._known.values()))
+        return next(iter(self._expiring.values()))
 
     def _expires_at(self, worker: Worker) -> float:
         """If we listen until then."""
@@ -94,7 +105,7 @@ class Workers:
 
     def expire(self) -> None:
         """Rule 1."""
-        while self._known:
+        while self._expiring:
             oldest = self._oldest
             if self._now < self._expires_at(oldest):
                 return
@@ -125,16 +136,25 @@ class Workers:
         if pool is None:
             pool = self._pools[service] = Pool()
         pool.members[peer] = worker
-        self.see(worker)
+        self._hear(worker)
         self._rest(worker)
         return worker
 
     def see(self, worker: Worker) -> None:
+        """It said something that is no answer."""
+        self._hear(worker)
+        if not worker.beats and self._before >= worker.left + self._beat_seconds / 2:
+            worker.beats = True
+            self._expiring[worker.peer] = worker
+
+    def _hear(self, worker: Worker) -> None:
         worker.seen = self._heard
-        self._known.move_to_end(worker.peer)
+        if worker.peer in self._expiring:
+            self._expiring.move_to_end(worker.peer)
 
     def forget(self, worker: Worker, reason: str, unsent: bool = False) -> None:
         del self._known[worker.peer]
+        self._expiring.pop(worker.peer, None)
         pool = self._pools[worker.service]
         del pool.members[worker.peer]
         pool.ready.pop(worker.peer, None)
@@ -167,7 +187,8 @@ class Workers:
                 self._desk.lost(worker.job, reason)
 
     def _rest(self, worker: Worker) -> None:
-        worker.cid, worker.job, worker.awaited = b"", None, False
+        worker.cid, worker.job, worker.awaited, worker.left, worker.beats = b"", None, False, inf, False
+        self._expiring.setdefault(worker.peer, worker)  # it is there already, or was heard just now
         self._overdue.pop(worker.peer, None)
         self._pools[worker.service].ready[worker.peer] = worker
         self._touched[worker.service] = None
@@ -205,7 +226,10 @@ class Workers:
 
     def answer(self, worker: Worker, cid: bytes, frames: Frames, last: bool = True) -> str:
         """Rule 5. Returns why it was dropped; "": the desk has it."""
-        if not worker.cid or worker.cid != cid or worker.peer in self._fresh:
+        self._hear(worker)
+        if worker.left == inf or worker.cid != cid:
+            if worker.left < inf:
+                worker.left = self._heard  # it was busy with something older, and comes to its request only now
             return "stray-reply"
         job, awaited = worker.job, worker.awaited
         if last:
@@ -225,6 +249,9 @@ class Workers:
         """Requests, as envelope, empty frame, body. Send them last: then whatever fails to leave tells about the request too."""
         fresh, self._fresh = self._fresh, {}
         self._left = dict.fromkeys(fresh)
+        for peer in fresh:
+            self._known[peer].left = self._heard
+            self._expiring.pop(peer, None)
         return [(self._known[peer], frames) for peer, frames in fresh.items()]
 
     def restate(self) -> None:
