@@ -491,12 +491,79 @@ def test_an_answer_after_the_worker_was_given_up_is_dropped_and_it_is_ready_agai
     assert queue.desk.settled["job"].how == "lost" and queue.dropped == {"stray-reply": 1} and queue.free == 1
 
 
-def test_a_worker_that_says_ready_with_a_job_in_hand_has_lost_it() -> None:
+@pytest.mark.parametrize("signal", [HEARTBEAT, READY])
+def test_a_worker_that_says_ready_with_a_job_in_hand_and_goes_on_as_an_idle_one_has_lost_it(signal: bytes) -> None:
     queue = Queue()
     queue.work(b"w", READY)
     queue.give("job")
     queue.work(b"w", READY)
+    for _ in range(2):
+        queue.wait(0.99)
+        queue.work(b"w", signal)
+    queue.wait(1.01)
+    assert queue.free == 0 and not queue.desk.settled
+    queue.wait(0.02)
     assert queue.desk.settled["job"] == Settled("lost", [], "its worker began anew") and queue.free == 1
+    queue.work(b"w", FIRST, b"", b"after all")
+    assert queue.dropped == {"stray-reply": 1} and queue.free == 1
+
+
+def test_a_worker_that_has_said_ready_twice_is_given_one_job_and_its_answer_counts() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.work(b"w", READY)
+    queue.heard(b"w")
+    queue.give("second")
+    assert queue.heard(b"w") == [] and queue.desk.settled["second"].how == "back" and queue.free == 0
+    queue.wait_with(2, b"w")
+    queue.work(b"w", FIRST, b"", b"done")
+    assert queue.desk.settled["job"] == Settled("reply", [b"done"], "") and queue.free == 1
+    queue.give("third")
+    queue.wait_with(5, b"w")
+    assert "third" not in queue.desk.settled, "what it said before that is over"
+
+
+def test_a_worker_that_has_said_ready_twice_and_is_mute_may_take_its_time() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.wait(1.2)
+    queue.work(b"w", READY)
+    queue.wait(60.0)
+    assert not queue.desk.settled and queue.free == 0
+    queue.work(b"w", FIRST, b"", b"done")
+    assert queue.desk.settled["job"].how == "reply" and queue.free == 1
+
+
+def test_a_worker_that_begins_anew_and_is_slow_to_beat_has_lost_its_job_all_the_same() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.work(b"w", READY)
+    queue.wait(5.0)
+    queue.wait_with(5, b"w")
+    assert queue.desk.settled["job"] == Settled("lost", [], "its worker began anew") and queue.free == 1
+
+
+def test_a_worker_that_said_ready_with_a_job_in_hand_and_vanishes_has_lost_it() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.work(b"w", READY)
+    queue.gone[BACKEND, b"w"] = None
+    queue.wait(10.0)
+    assert queue.desk.settled["job"] == Settled("lost", [], "the connection of its worker is gone") and queue.gateway.deadline == inf
+
+
+def test_a_worker_that_begins_anew_with_what_nobody_waits_for_is_ready_soon_and_nothing_is_told() -> None:
+    queue = Queue()
+    queue.work(b"w", READY)
+    queue.give("job")
+    queue.tell(queue.desk.withdraw("job"))
+    queue.work(b"w", READY)
+    queue.wait_with(4, b"w")
+    assert queue.free == 1 and not queue.desk.settled and not queue.dropped
 
 
 def test_a_second_answer_is_dropped() -> None:
@@ -562,12 +629,14 @@ def test_a_heartbeat_that_cannot_leave_takes_the_request_of_the_same_turn_with_i
     assert queue.desk.settled["job"].how == "back" and queue.free == 0
 
 
-def test_what_was_not_sent_yet_when_its_worker_began_anew_goes_back() -> None:
+def test_what_was_not_sent_yet_when_its_worker_said_ready_again_is_sent_to_it() -> None:
     queue = Queue()
     queue.work(b"w", READY)
     queue.gateway.hear([queue.desk.request("ppp", "job", b"body")], queue.now)
     queue.work(b"w", READY)
-    assert queue.desk.settled["job"].how == "back" and queue.free == 1 and queue.nothing_sent()
+    assert queue.heard(b"w") == [[FIRST, b"", b"body"]] and queue.free == 0
+    queue.wait_with(10, b"w")
+    assert not queue.desk.settled
 
 
 # -- what nobody waits for -----------------------------------------------------------------------------------------------

@@ -168,6 +168,27 @@ def test_a_second_ready_ends_the_conversation_and_is_no_second_worker(world: Wor
     world.counts("mdp:unexpected", 1)
 
 
+def test_a_pirate_that_says_ready_twice_is_one_worker() -> None:
+    """While idle, and with a request in hand: two that ask at once are answered one after the other, and neither asks again."""
+    with ExitStack() as stack:
+        node = stack.enter_context(GatewayNode())
+        peer = stack.enter_context(Raw(node.back, identity=b"TWICE"))
+        clients = [stack.enter_context(LazyPirateClient(node.front, timeout_seconds=20.0)) for _ in range(2)]
+        for rounds in range(3):
+            for _ in range(2):
+                peer.send(b"\1")
+            askers = [in_thread(client.ask) for client in clients]
+            for _ in askers:
+                while len(frames := peer.receive()) != 3:
+                    assert frames == [b"\2"]
+                peer.send(b"\1")
+                assert all(more == [b"\2"] for more in iter(lambda: peer.heard(0.1), None)), "one at a time"
+                peer.send(*frames)
+            for asker in askers:
+                asker.join(5)
+            assert [client.tried for client in clients] == [rounds + 1] * 2 and node.dropped == {}
+
+
 def test_answers_that_nobody_asked_for_reach_nobody(world: World) -> None:
     peer = world.worker(b"liar")
     for _ in range(100):

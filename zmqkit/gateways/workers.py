@@ -13,6 +13,9 @@ Rule 5  An answer counts only under the envelope that went out with the request,
         ours from those of an earlier process, whose workers may still be answering.
 Rule 6  Who was not heard of a job for `OVERDUE_SECONDS` after nobody waits for it any more is given up. Its REQUEST may have been
         lost with a connection that came back under the same routing id; it would wait for work, and we for its answer, for ever.
+Rule 7  Who says READY with a request in hand has begun anew and lost it, or says twice what it said before. So the request stays its own,
+        and its answer counts; it gets no other until then. If no answer has come after `expiry_seconds`, and it beats, it holds nothing.
+        If it is mute it works, for who waits for work beats.
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ class Workers:
         self._fresh: dict[bytes, Frames] = {}  # requests that leave with the next `take`
         self._left: dict[bytes, None] = {}  # to whom one left with the last `take`: `gone` may still tell that it did not
         self._overdue: OrderedDict[bytes, float] = OrderedDict()  # who holds what nobody waits for, and when it is given up
+        self._doubted: OrderedDict[bytes, float] = OrderedDict()  # rule 7: who said READY when busy, and when that is decided
         self._number = 0
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -79,7 +83,7 @@ class Workers:
 
     @property
     def deadline(self) -> float:
-        at = next(iter(self._overdue.values()), inf)
+        at = min(next(iter(self._overdue.values()), inf), next(iter(self._doubted.values()), inf))
         if self._known:
             at = min(at, self._beat_at)
         if self._expiring:
@@ -110,6 +114,20 @@ class Workers:
             if self._now < self._expires_at(oldest):
                 return
             self.forget(oldest, f"its worker was silent for {self._expiry_seconds:g} s")
+
+    def decide(self) -> None:
+        """Rule 7. Expire before."""
+        while self._doubted:
+            peer, at = next(iter(self._doubted.items()))
+            if self._now < at:
+                return
+            del self._doubted[peer]
+            worker = self._known[peer]
+            if worker.beats:
+                self._end(worker, "its worker began anew")
+                self._rest(worker)
+            else:
+                self._doubted[peer] = self._now + self._expiry_seconds
 
     def overdue(self) -> Worker | None:
         """Rule 6: forget this one, then ask again."""
@@ -159,6 +177,7 @@ class Workers:
         del pool.members[worker.peer]
         pool.ready.pop(worker.peer, None)
         self._overdue.pop(worker.peer, None)
+        self._doubted.pop(worker.peer, None)
         if not pool.members:
             del self._pools[worker.service]
         self._touched[worker.service] = None
@@ -170,10 +189,12 @@ class Workers:
         if worker is not None:
             self.forget(worker, "the connection of its worker is gone", unsent=peer in self._left)
 
-    def restart(self, worker: Worker, reason: str) -> None:
-        """It begins anew: what it held is lost, and it is ready. If it held nothing, it keeps its place."""
-        self._end(worker, reason)
-        self._rest(worker)
+    def greet(self, worker: Worker) -> None:
+        """It says READY again. If it holds nothing, it keeps its place, and a request that has not left yet leaves for it all the same."""
+        if worker.left < inf and worker.peer not in self._doubted:
+            self._doubted[worker.peer] = self._now + self._expiry_seconds
+            worker.left = self._heard  # whether it beats from now on is what tells
+        self.see(worker)
 
     def _end(self, worker: Worker, reason: str, unsent: bool = False) -> None:
         """Rule 4."""
@@ -190,6 +211,7 @@ class Workers:
         worker.cid, worker.job, worker.awaited, worker.left, worker.beats = b"", None, False, inf, False
         self._expiring.setdefault(worker.peer, worker)  # it is there already, or was heard just now
         self._overdue.pop(worker.peer, None)
+        self._doubted.pop(worker.peer, None)
         self._pools[worker.service].ready[worker.peer] = worker
         self._touched[worker.service] = None
 
