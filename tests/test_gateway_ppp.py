@@ -193,6 +193,47 @@ def test_a_client_that_asks_without_end_meets_its_own_limit(monkeypatch: pytest.
     assert len(queue.desk.open) == 3
 
 
+SIZE = 1000 + 2 * clients.FRAME_BYTES  # of a request of a thousand bytes, with its envelope
+
+
+def test_a_client_that_asks_without_end_for_much_meets_its_own_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "CLIENT_BYTES_MAX", 3 * SIZE)
+    queue = Queue()
+    for _ in range(5):
+        queue.say(FRONTEND, b"c", b"", bytes(1000))
+    assert len(queue.desk.open) == 3 and queue.dropped == {"too-many-requests-of-one": 2}
+    queue.tell(queue.desk.answer(1, b""))
+    queue.say(FRONTEND, b"c", b"", bytes(1000))
+    assert len(queue.desk.open) == 3 and queue.dropped == {"too-many-requests-of-one": 2}
+
+
+def test_large_requests_of_one_client_are_with_the_desk_a_few_at_a_time_and_a_larger_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "WINDOW_BYTES", 3 * SIZE)
+    queue = Queue()
+    for size in (1000, 1000, 1000, 1000, 10_000, 1000):
+        queue.say(FRONTEND, b"c", b"", bytes(size))
+    under_way = list[list[int]]()
+    while queue.desk.open:
+        under_way.append([len(asked.frames[0]) for asked in queue.desk.open.values()])
+        queue.tell(queue.desk.answer(next(iter(queue.desk.open)), b""))
+    assert under_way == [[1000] * 3, [1000] * 3, [1000] * 2, [1000], [10_000], [1000]] and queue.keeps_nothing_of_clients()
+
+
+@pytest.mark.parametrize(("limit", "value"), [("REQUESTS_MAX", 8), ("REQUESTS_BYTES_MAX", 8 * SIZE)])
+def test_clients_that_fill_the_room_of_all_leave_some_to_who_waits_for_nothing_yet(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(clients, limit, value)
+    queue = Queue()
+    for _ in range(5):
+        for peer in (b"greedy", b"greedy too"):
+            queue.say(FRONTEND, peer, b"", bytes(1000))
+    assert len(queue.desk.open) == 6 and queue.dropped == {"too-many-requests": 4}
+    queue.say(FRONTEND, b"modest", b"", bytes(1000))
+    queue.say(FRONTEND, b"modest", b"", bytes(1000))
+    assert len(queue.desk.open) == 7 and queue.dropped == {"too-many-requests": 5}
+
+
 @pytest.mark.parametrize(("limit", "value"), [("REQUESTS_MAX", 3), ("REQUESTS_BYTES_MAX", 3 * (1000 + 3 * clients.FRAME_BYTES))])
 def test_all_clients_together_meet_a_limit_which_answers_make_room_under(
     monkeypatch: pytest.MonkeyPatch, limit: str, value: int

@@ -21,7 +21,8 @@ from zmqkit.wire import FRAME_BYTES_MAX
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
-FOREIGN_HWM_MESSAGES = 1000  # what libzmq gives everybody; answers of up to 1 MiB may wait here for a client that does not read
+FOREIGN_HWM_MESSAGES = 64  # each of them may be 1 MiB or more: what is not read yet waits at us, where its bytes are counted
+DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 NEVER_UP = "connection refused"
@@ -180,7 +181,7 @@ def deliver(socket: Socket, frames: Sequence[Buffer]) -> str | None:
     try:
         send(socket, frames)
     except zmq.Again:
-        return "the peer does not read"
+        return DOES_NOT_READ
     except zmq.ZMQError as error:
         if error.errno == zmq.EHOSTUNREACH:
             return "the peer is gone"
