@@ -55,7 +55,7 @@ class Session:
         self.callbacks = Callbacks()
         self.calls: Calls  # of its client, which may have other sessions beside this one
         self.siblings: tuple[Session, ...] = (self,)
-        self.crews: dict[str, Crew] = {}  # services for threads, and for asyncio
+        self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
         self.failures: list[Ticket] = []
         self._started = False
         self._lock = threading.Lock()
