@@ -170,6 +170,13 @@ def test_who_does_not_read_is_tried_less_and_less_often_and_at_once_when_there_i
         assert bench.doors.retry_at < bench.now
 
 
+def test_what_waits_goes_with_the_doors(bench: Bench) -> None:
+    with bench.peer(b"deaf"):
+        bench.fill(b"deaf")
+        bench.doors.close(lambda socket: None)
+        assert not bench.waiting(b"deaf") and bench.doors.retry_at == inf and not bench.doors.drain({}, bench.now)
+
+
 def test_only_so_many_are_tried_at_once_and_then_the_next(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "RETRY_PEERS_MAX", 1)
     with bench.peer(b"deaf"), bench.peer(b"slow") as slow:

@@ -110,6 +110,8 @@ class Doors:
             else:
                 socket.close()
         self.sockets, self.monitor, self.connected = [], None, False
+        self._unread.clear()
+        self._unread_bytes, self.retry_at = 0, inf
 
     def deliver(self, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
         """Send, or keep for a while; the reason if neither can be."""
