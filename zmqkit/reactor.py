@@ -69,7 +69,9 @@ class Reactor:
         self._waker = Waker()
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._calls: deque[Callable[[float], None]] = deque()
-        self.turn_ends: list[Callable[[], None]] = []  # to do once, at the end of this turn: what goes to asyncio's loops goes together
+        # To do once, as the last thing before we sleep: what goes to asyncio's loops goes together, and a thread that we wake
+        # earlier would meet us at the interpreter's lock.
+        self.turn_ends: deque[Callable[[], None]] = deque()
         self._ports: list[Port] = []
         self._host: Host | None = None
         self._router: Socket | None = None
@@ -168,8 +170,6 @@ class Reactor:
         try:
             while self._stop_at == inf or now() < self._stop_at or not self._drained():
                 self._turn(self._sleep())
-                if self.turn_ends:
-                    self._end_turn()
                 if self._host is not None and self._host.failed is not None:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
@@ -191,6 +191,8 @@ class Reactor:
                 deadline = port.deadline
         if self._host is not None:
             deadline = min(deadline, self._host.machine.deadline)
+        if self.turn_ends:
+            self._end_turn()
         self._awake = False
         seconds = 0.0 if self._wanted or self._calls or self._has_mail() else min(deadline - now(), SLEEP_SECONDS_MAX)
         heard = dict(self._poller.poll(ceil(1000 * seconds) if seconds > 0 else 0))
@@ -248,7 +250,7 @@ class Reactor:
 
     def _end_turn(self) -> None:
         while self.turn_ends:
-            self.turn_ends.pop()()
+            self.turn_ends.popleft()()
 
     # -- the host's sockets ---------------------------------------------------------------------------------------------
 

@@ -58,8 +58,10 @@ class Crew:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()  # of `changed`; taken by itself it costs no call
+        self.changed = threading.Condition(self.lock)
         self.news = 0
+        self._called = 0  # threads that are to be woken when this turn of the I/O thread ends
         self.taken, self.taken_at = 0, -inf  # calls in handlers' hands, and when one last was taken; of the I/O thread
         self._line: tuple[Requests, ...] = ()  # where something waits
         self._turn = 0
@@ -182,10 +184,10 @@ class Crew:
         self._turn = turn = self._turn + 1  # that two threads may count as one does no harm
         for place in range(len(line)):
             inbox = line[(turn + place) % len(line)]
-            call = inbox.take_call()
+            call = inbox.take_call() if inbox.waits() else None
             if call is not None:
                 return call
-            with self.changed:
+            with self.lock:
                 if inbox.lined and not inbox.waits():
                     inbox.lined = False
                     self._line = tuple(other for other in self._line if other is not inbox)
@@ -193,19 +195,29 @@ class Crew:
 
     def wait(self, seen: int, ended: Callable[[], bool]) -> None:
         """For a thread: until there is news after `seen`, or its pool has ended."""
-        with self.changed:
+        with self.lock:
             if self.news == seen and not ended():
                 self.changed.wait()
 
     def notify(self, inbox: Requests, count: int | None) -> None:
-        """With `changed` held."""
+        """With `changed` held, on the I/O thread."""
         self.news += 1
         if not inbox.lined and inbox.waits():
             inbox.lined = True
             self._line = (*self._line, inbox)
-        self.changed.notify_all() if count is None else self.changed.notify(count)
+        if count is None:
+            self.changed.notify_all()
+        else:
+            if not self._called:
+                self.session.reactor.turn_ends.append(self._call)
+            self._called += count
         for pool in self._pools:
             pool.ring()
+
+    def _call(self) -> None:
+        with self.lock:
+            called, self._called = self._called, 0
+            self.changed.notify(called)
 
     def wake(self) -> None:
         with self.changed:

@@ -113,7 +113,7 @@ class Requests(Inbox):
         self.crew, self.name = crew, name
         self.service: Service | None = None  # None: closed
         self.state = Workload(self.queue, crew)
-        self.changed = crew.changed
+        self.lock, self.changed = crew.lock, crew.changed
         self.answers: deque[Answer] = deque()
         self.lined = False  # the crew knows that something waits here; with `changed` held
         self._alive: WeakValueDictionary[int, CallHand] = WeakValueDictionary()  # by token: also those whose calls all run
@@ -200,7 +200,7 @@ class Requests(Inbox):
 
     def granted(self, lease: HeldLease) -> None:
         hand = self._alive[lease.token] = CallHand(self, lease)
-        with self.changed:
+        with self.lock:
             self._hands.append(hand)
             self._received += lease.count
             self._notify(lease.count)
@@ -215,7 +215,7 @@ class Requests(Inbox):
         if hand is None:
             return
         mask = ((1 << count) - 1) << offset
-        with self.changed:
+        with self.lock:
             hand.cancelled |= mask
             rest = list(hand.cursor)
             kept = [index for index in rest if not mask >> index & 1]
