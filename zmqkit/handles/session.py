@@ -233,7 +233,7 @@ class Session:
         machine.tick(moment)
         self.hot = False  # before looking: an ack that comes after it wakes us
         hot = False
-        for inbox in self.inboxes:
+        for inbox in list(self._inboxes.values()):
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)

@@ -11,7 +11,6 @@ Rule 5 (R-A7)        A stop finishes what runs, awaits the answers, says BYE, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from math import inf
 from typing import Any
 
@@ -22,10 +21,11 @@ from zmqkit.machines.beats import Beats
 from zmqkit.machines.calling import Calling
 from zmqkit.machines.holdings import MARGIN, HeldLease, Holdings
 from zmqkit.machines.output import ClientOutput, Dropped
+from zmqkit.machines.phases import UP, Phase
 from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
 from zmqkit.machines.windows import Windows
 from zmqkit.parcel import Buffer, Parcel
-from zmqkit.wire import BackKind, Status
+from zmqkit.wire import BackKind
 
 WELCOME_SECONDS = 2.0
 BEAT_SECONDS = 1.0
@@ -34,15 +34,6 @@ BEATS_A_LEASE = 3  # a short lease is renewed before a lost turn or two end it
 PATIENCE_SECONDS = 3.0
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.1, 1.0
 BYE_SECONDS = 2.0  # for the node's goodbye
-
-
-class Phase(Enum):
-    IDLE = "not started"
-    WAITING = "between two attempts"
-    GREETING = "HELLO said"
-    UP = "WELCOME heard"
-    PARTING = "BYE said"
-    CLOSED = "closed"
 
 
 class ClientMachine:
@@ -90,7 +81,7 @@ class ClientMachine:
         """A command came in on the newest link."""
         self._clock(now)
         hears = _HEARS.get(type(command))
-        expected = self.phase in (Phase.UP, Phase.PARTING) or (self.phase is Phase.GREETING and type(command) in _GREETINGS)
+        expected = self.phase is UP or self.phase is Phase.PARTING or (self.phase is Phase.GREETING and type(command) in _GREETINGS)
         if hears is None or not expected:
             self._out.events.append(Dropped("unexpected", self.node, type(command).__name__))
         else:
@@ -106,11 +97,12 @@ class ClientMachine:
 
     def tick(self, now: float) -> None:
         """Time has passed: at `deadline`, or earlier."""
-        self._clock(now)
+        if now != self._now:
+            self._clock(now)
         self._remind = self._remind if now < self._remind else inf
         if self.calling.flights:
-            self.calling.tick(now, self.phase is Phase.UP)
-        if self.phase is Phase.UP:
+            self.calling.tick(now, self.phase is UP)
+        if self.phase is UP:
             if self.beats.out and self.beats.silent(self._heard) >= self._patience:
                 self._give_up(f"no heartbeat came back for {self._patience:g} s")
         elif now >= self._at:
@@ -123,7 +115,7 @@ class ClientMachine:
 
     def take(self) -> ClientOutput:
         """What is to be done now: connect or close, sends in order, events. The driver must do all of it."""
-        if self.phase is Phase.UP:
+        if self.phase is UP:
             self._speak()
         out, self._out = self._out, ClientOutput()
         if self.calling.events:
@@ -136,9 +128,10 @@ class ClientMachine:
         """Call `tick` then at the latest; inf if time changes nothing."""
         if self._out.connect is not None or self._out.events:
             return self._now  # something has happened since the last `take`
-        if self.phase is not Phase.UP:
-            return min(self._at, self._remind, self.calling.deadline)
-        soonest = min(self._beat_due(), self._remind, self.calling.deadline, self.consumers.slow_at if self.consumers else inf)
+        calls_at = self.calling.deadline if self.calling.flights or self.calling.events else inf
+        if self.phase is not UP:
+            return min(self._at, self._remind, calls_at)
+        soonest = min(self._beat_due(), self._remind, calls_at, self.consumers.slow_at if self.consumers else inf)
         if self.beats.out:
             # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
             soonest = min(soonest, self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
@@ -163,7 +156,7 @@ class ClientMachine:
 
     @property
     def up(self) -> bool:
-        return self.phase is Phase.UP
+        return self.phase is UP
 
     @property
     def settled(self) -> bool:
@@ -190,7 +183,7 @@ class ClientMachine:
         self.consumers[lease.queue].settled(settled)
         return settled
 
-    def reply(self, lease: HeldLease, offset: int, count: int, status: Status, parcel: Parcel) -> int:
+    def reply(self, lease: HeldLease, offset: int, count: int, status: int, parcel: Parcel) -> int:
         """End what is open of these calls, each with its body; says how many that were."""
         ended = self.holdings.reply(lease, offset, count, status, parcel)
         self.consumers[lease.queue].settled(ended)
@@ -287,8 +280,9 @@ class ClientMachine:
             self.phase, self._at = Phase.PARTING, self._now + BYE_SECONDS
 
     def _beat_due(self) -> float:
-        if self.asks.open or self.calling.flights or self.holdings.awaited or (self.streams and self._flying()):
-            return self.beats.sent_at + min(self._beat, self.holdings.shortest / BEATS_A_LEASE)
+        holdings = self.holdings
+        if self.calling.flights or holdings.leases or holdings.awaited or self.asks.open or (self.streams and self._flying()):
+            return self.beats.sent_at + min(self._beat, holdings.shortest / BEATS_A_LEASE)
         return self.beats.sent_at + self._beat * IDLE_BEATS
 
     def _flying(self) -> bool:
@@ -340,9 +334,10 @@ class ClientMachine:
         if self.phase is Phase.PARTING or lease.token in self.holdings.leases:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
-        held = self.holdings.granted(lease, self.beats.sending(lease.beat))
+        asked = self.beats.sending(lease.beat)
+        held = self.holdings.granted(lease, asked)
         if lease.terms is not None:  # R-C5: its seconds count from that beat, 5 % of what is left of them is for clocks that differ
-            held.ends_at = self._now + MARGIN * (self.beats.sending(lease.beat) + lease.terms.seconds - self._now)
+            held.ends_at = self._now + MARGIN * (asked + lease.terms.seconds - self._now)
         state = self.consumers.of(lease.queue)
         state.open += held.count
         if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX or self._now >= held.ends_at:
