@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from struct import Struct, unpack, unpack_from
+from struct import Struct, pack, unpack, unpack_from
 from typing import Any
 
 import msgpack
@@ -48,7 +48,7 @@ class Parcel:
     def of(cls, messages: Sequence[bytes], columns: Mapping[str, Sequence[Any]] | None = None) -> Parcel:
         """A parcel of already encoded messages."""
         count = len(messages)
-        sizes = Struct(f"<{count}I").pack(*map(len, messages))
+        sizes = pack(f"<{count}I", *map(len, messages))
         return cls(count, sizes, b"".join(messages), msgpack.packb(dict(columns)) if columns else None)
 
     @classmethod

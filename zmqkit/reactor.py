@@ -78,6 +78,7 @@ class Reactor:
         self._router: Socket | None = None
         self._local: dict[bytes, Port] = {}
         self._mail: dict[Port, None] = {}  # of those: something waits there
+        self._heard = False  # the host heard something by one of them, or of its end, since its last turn
         self._links = 0
         self._awake = True
         self._wanted = False
@@ -176,6 +177,7 @@ class Reactor:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
                     break
+            self._end_turn()
         except Exception as caught:
             error = caught
             log.error("the reactor ends: %s", caught, exc_info=self._host is None or self._host.failed is None)
@@ -215,9 +217,10 @@ class Reactor:
             self._serve(port, heard, moment, everyone)
         if host is not None:
             host.turn(moment, drained)
-            if self._mail:
-                for port in list(self._mail):
-                    self._serve(port, {}, moment, False)
+            self._heard = False
+            for port in list(self._mail):
+                self._serve(port, {}, moment, False)
+            if self._heard:
                 host.turn(moment, drained)
 
     def _serve(self, port: Port, heard: dict[Any, int], moment: float, anyway: bool) -> None:
@@ -333,6 +336,7 @@ class Reactor:
             del self._local[port.peer]
             if self._host is not None:
                 self._host.machine.lost(port.peer, now())
+                self._heard = True
         port.socket = port.monitor = None
         port.peer = b""
         port.inbox.clear()
@@ -342,6 +346,7 @@ class Reactor:
         if port.peer and self._host is not None:
             try:
                 self._host.machine.hear(port.peer, _as_sent(command), moment)
+                self._heard = True
             except Exception as error:
                 raise HostFailed from error
             return True

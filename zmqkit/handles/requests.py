@@ -115,9 +115,9 @@ class Requests(Inbox):
         self.crew, self.name = crew, name
         self.service: Service | None = None  # None: closed
         self.state = Workload(self.queue, crew)
-        self.lock, self.changed = crew.lock, crew.changed
+        self.lock = crew.lock
         self.answers: deque[Answer] = deque()
-        self.lined = False  # the crew knows that something waits here; with `changed` held
+        self.lined = False  # the crew knows that something waits here; with the lock held
         self._alive: WeakValueDictionary[int, CallHand] = WeakValueDictionary()  # by token: also those whose calls all run
 
     # -- handlers' threads ----------------------------------------------------------------------------------------------
