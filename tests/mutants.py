@@ -36,7 +36,7 @@ RULES = [
     Rule(
         "R-L2", "A link whose READY is not echoed within patience is given up, and another one opened.",
         STORY + "test_rl2_a_link_on_which_nothing_comes_back_is_given_up",
-        "machines/link.py", "welcome.patience or phase.PATIENCE_SECONDS", "1e6",
+        "machines/link.py", "welcome.patience or phases.PATIENCE_SECONDS", "1e6",
     ),
     Rule(
         "R-L3", "The newest link number of a client wins; a late HELLO of an older one is ignored.",
@@ -208,7 +208,7 @@ RULES = [
     Rule(
         "R-Q7 alone", "A suspect is leased by itself.",
         LEASES + "test_a_suspect_is_leased_by_itself_and_nothing_beside_it",
-        LEASING, "        if consumer.room <= 0 or client.alone_token or", "        if consumer.room <= 0 or",
+        LEASING, "        if client.alone_token or len", "        if len",
     ),
     Rule(
         "R-Q7 stray", "Nor is a suspect given to a client that still runs messages of a lease that is over.",
@@ -340,7 +340,7 @@ RULES = [
     Rule(
         "R-C5 beat", "A worker counts the deadline from the beat that the LEASE names, so lying in a buffer moves nothing.",
         REQUESTS + "test_the_deadline_counts_from_the_beat_so_a_slow_delivery_moves_nothing",
-        "machines/link.py", "MARGIN * (self.beats.sending(lease.beat) + lease.terms.seconds - self._now)", "lease.terms.seconds",
+        "machines/link.py", "MARGIN * (asked + lease.terms.seconds - self._now)", "lease.terms.seconds",
     ),
     Rule(
         "R-C5 verdict", "At its deadline a call that a worker has may be executed; one that no worker got was not.",

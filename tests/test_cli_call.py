@@ -259,8 +259,9 @@ def test_a_cancelled_call_ends_its_command_and_what_that_has_started(broker: Bro
         assert process.poll() is None
         (tmp_path / "pids").unlink()
         again = mq.call_soon(name, timeout=60.0)  # its only thread is free again
-        pids(tmp_path)
+        running = pids(tmp_path)
         again.cancel()
+        eventually(lambda: not any(map(alive, running)))
 
 
 def test_a_call_whose_time_is_over_ends_its_command(broker: Broker, at: list[str], name: str, tmp_path: Path) -> None:

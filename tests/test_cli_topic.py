@@ -39,8 +39,10 @@ def test_what_is_published_is_followed_as_json_lines(at: list[str], name: str) -
     succeeds("pub", name, "a", "-d", *at)
     assert rows(succeeds("sub", name, "-n", "1", *at)) == [{"key": "b", "value": "text", "seq": 3, "from_snapshot": True}]
     assert rows(succeeds("sub", name, "--start", "beginning", "-n", "3", *at)) == [
-        {"key": "a", "value": {"bid": 1}, "seq": 1}, {"key": "b", "value": "text", "seq": 2}, {"key": "a", "value": None, "seq": 3, "deleted": True},
-    ]  # fmt: skip
+        {"key": "a", "value": {"bid": 1}, "seq": 1},
+        {"key": "b", "value": "text", "seq": 2},
+        {"key": "a", "value": None, "seq": 3, "deleted": True},
+    ]
     assert rows(succeeds("sub", name, "--state", *at)) == [{"key": "b", "value": "text"}]
 
 

@@ -12,7 +12,7 @@ from zmqkit import wire
 from zmqkit.machines import events as ev
 from zmqkit.machines.calling import CUT_SECONDS, VERDICT_SECONDS
 from zmqkit.machines.events import Outcome
-from zmqkit.machines.phase import Phase
+from zmqkit.machines.phases import Phase
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Code, Status
 

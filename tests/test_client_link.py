@@ -12,7 +12,7 @@ from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
 from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.output import Dropped
-from zmqkit.machines.phase import Phase
+from zmqkit.machines.phases import Phase
 from zmqkit.parcel import Parcel
 
 NODE, OTHER = b"N" * 16, b"O" * 16

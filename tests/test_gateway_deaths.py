@@ -103,17 +103,48 @@ def test_a_call_with_a_key_goes_to_another_worker(node: GatewayNode) -> None:
         assert future.result(5) == b"x"
 
 
-def test_a_worker_that_hangs_on_a_living_connection_has_lost_its_request_when_it_would_have_to_beat(node: GatewayNode) -> None:
+def test_a_worker_that_beats_at_its_work_and_then_hangs_on_a_living_connection_has_lost_its_request(node: GatewayNode) -> None:
     with Raw(node.mdp) as hangs, Raw(node.back, identity=b"HANGS TOO") as too:
         hangs.send(*said(READY, b"echo"))
         too.send(READY_PPP)
         futures = [node.call_soon(service, b"x", timeout=30) for service in ("echo", "ppp")]
         work(hangs)
         work(too)
+        for _ in range(4):
+            assert hangs.receive() == said(HEARTBEAT)
+            hangs.send(*said(HEARTBEAT))
+            assert too.receive() == [HEARTBEAT_PPP]
+            too.send(HEARTBEAT_PPP)
         for future in futures:
             with pytest.raises(zmqkit.Timeout, match="silent") as told:
                 future.result(5)
             assert told.value.maybe_executed
+
+
+def test_a_textbook_worker_that_blocks_while_it_works_is_waited_for(node: GatewayNode) -> None:
+    """It is mute for as long as ten of these nodes' heartbeats."""
+
+    def slow(body: list[bytes]) -> list[bytes]:
+        time.sleep(10 * QUICK)
+        return body
+
+    with MajordomoWorker(node.mdp, b"slow", slow) as one, PirateWorker(node.back, lambda body: slow([body])[0]) as other:
+        one.seen("connected")
+        futures = [node.call_soon(service, b"x", timeout=30) for service in ("slow", "ppp")]
+        assert [future.result(10) for future in futures] == [b"x", b"x"]
+        assert one.seen("request") and other.seen("request") and node.dropped == {}
+
+
+def test_a_textbook_pirate_that_blocks_for_four_seconds_answers_its_first_asker() -> None:
+    """With the Guide's own heartbeats, of which three may be missing."""
+
+    def slow(body: bytes) -> bytes:
+        time.sleep(4.0)
+        return body
+
+    with GatewayNode() as node, PirateWorker(node.back, slow), LazyPirateClient(node.front, timeout_seconds=9.0) as client:
+        assert client.ask() == 0 and client.tried == 1
+        assert node.dropped == {}
 
 
 def test_a_request_for_a_worker_that_is_gone_while_idle_goes_to_another_and_nothing_is_lost(node: GatewayNode) -> None:
@@ -147,10 +178,10 @@ def test_a_worker_process_that_is_killed_and_one_that_is_stopped_cost_a_client_o
             asking = in_thread(lambda answers=answers: answers.append(client.send(b"echo", b"x")))
             assert process.stdout and process.stdout.readline() == "has\n"
             process.send_signal(number)
-            eventually(lambda: not serves(node, "echo"))
             with majordomo(node):
                 asking.join(10)
             assert answers == [[b"x"]]
+            process.kill()  # a stopped one is not told from one that works
             eventually(lambda: not serves(node, "echo"))
         assert client.tried == 4
 

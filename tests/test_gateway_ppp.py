@@ -1,64 +1,19 @@
-"""PPP: Lazy Pirate clients and Paranoid Pirate workers at a desk. The peers are those of the Guide, frame for frame."""
+"""PPP: Lazy Pirate clients and Paranoid Pirate workers at a desk. The peers are those of the Guide, frame for frame.
+
+How workers come, fall silent and go is in test_gateway_ppp_workers.py.
+"""
 
 from __future__ import annotations
-
-from math import inf
 
 import pytest
 from fake_desk import Bench, FakeDesk, Settled
 from hypothesis import given, strategies as st
+from ppp_world import FIRST, SALT, Queue
 from test_wire_golden import written
 
 from zmqkit.gateways import clients, workers
 from zmqkit.gateways.desk import Frames
 from zmqkit.gateways.ppp import BACKEND, FRONTEND, HEARTBEAT, READY, Ppp
-
-SALT = b"salt"
-FIRST = SALT + bytes(7) + b"\1"  # the first envelope
-
-
-class Queue(Bench):
-    def __init__(self, **options: float) -> None:
-        desk = FakeDesk()
-        super().__init__(Ppp(desk, salt=SALT, **options), desk)
-
-    def ask(self, peer: bytes, *body: bytes) -> int:
-        """A client's request; the ticket under which the desk was asked."""
-        self.say(FRONTEND, peer, b"", *body)
-        return self.desk.asked[-1].ticket
-
-    def work(self, peer: bytes, *frames: bytes) -> None:
-        self.say(BACKEND, peer, *frames)
-
-    def give(self, job: str, *body: bytes) -> None:
-        self.tell(self.desk.request("ppp", job, *(body or (b"body",))))
-
-    def heard(self, peer: bytes) -> list[Frames]:
-        """What a worker was sent since it was asked last, without heartbeats."""
-        return [frames for frames in self.sent(BACKEND, peer) if frames != [HEARTBEAT]]
-
-    def beats(self, peer: bytes) -> int:
-        return self.sent(BACKEND, peer).count([HEARTBEAT])
-
-    def wait_with(self, seconds: int, *peers: bytes) -> None:
-        """These workers beat once a second meanwhile."""
-        for _ in range(seconds):
-            self.wait(1.0)
-            for peer in peers:
-                self.work(peer, HEARTBEAT)
-
-    def keeps_nothing_of_clients(self) -> bool:
-        table = self.gateway._clients
-        return not (table._clients or table._peers or table._requests or table._bytes)
-
-    @property
-    def free(self) -> int:
-        return self.desk.offers.get("ppp", 0)
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        return dict(self.gateway.dropped)
-
 
 # -- frames --------------------------------------------------------------------------------------------------------------
 
@@ -193,6 +148,47 @@ def test_a_client_that_asks_without_end_meets_its_own_limit(monkeypatch: pytest.
     assert len(queue.desk.open) == 3
 
 
+SIZE = 1000 + 2 * clients.FRAME_BYTES  # of a request of a thousand bytes, with its envelope
+
+
+def test_a_client_that_asks_without_end_for_much_meets_its_own_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "CLIENT_BYTES_MAX", 3 * SIZE)
+    queue = Queue()
+    for _ in range(5):
+        queue.say(FRONTEND, b"c", b"", bytes(1000))
+    assert len(queue.desk.open) == 3 and queue.dropped == {"too-many-requests-of-one": 2}
+    queue.tell(queue.desk.answer(1, b""))
+    queue.say(FRONTEND, b"c", b"", bytes(1000))
+    assert len(queue.desk.open) == 3 and queue.dropped == {"too-many-requests-of-one": 2}
+
+
+def test_large_requests_of_one_client_are_with_the_desk_a_few_at_a_time_and_a_larger_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "WINDOW_BYTES", 3 * SIZE)
+    queue = Queue()
+    for size in (1000, 1000, 1000, 1000, 10_000, 1000):
+        queue.say(FRONTEND, b"c", b"", bytes(size))
+    under_way = list[list[int]]()
+    while queue.desk.open:
+        under_way.append([len(asked.frames[0]) for asked in queue.desk.open.values()])
+        queue.tell(queue.desk.answer(next(iter(queue.desk.open)), b""))
+    assert under_way == [[1000] * 3, [1000] * 3, [1000] * 2, [1000], [10_000], [1000]] and queue.keeps_nothing_of_clients()
+
+
+@pytest.mark.parametrize(("limit", "value"), [("REQUESTS_MAX", 8), ("REQUESTS_BYTES_MAX", 8 * SIZE)])
+def test_clients_that_fill_the_room_of_all_leave_some_to_who_waits_for_nothing_yet(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(clients, limit, value)
+    queue = Queue()
+    for _ in range(5):
+        for peer in (b"greedy", b"greedy too"):
+            queue.say(FRONTEND, peer, b"", bytes(1000))
+    assert len(queue.desk.open) == 6 and queue.dropped == {"too-many-requests": 4}
+    queue.say(FRONTEND, b"modest", b"", bytes(1000))
+    queue.say(FRONTEND, b"modest", b"", bytes(1000))
+    assert len(queue.desk.open) == 7 and queue.dropped == {"too-many-requests": 5}
+
+
 @pytest.mark.parametrize(("limit", "value"), [("REQUESTS_MAX", 3), ("REQUESTS_BYTES_MAX", 3 * (1000 + 3 * clients.FRAME_BYTES))])
 def test_all_clients_together_meet_a_limit_which_answers_make_room_under(
     monkeypatch: pytest.MonkeyPatch, limit: str, value: int
@@ -284,266 +280,6 @@ def test_requests_beyond_the_ready_workers_go_back() -> None:
     queue.tell(*(queue.desk.request("ppp", f"job {number}", b"body") for number in range(3)))
     assert {job: settled.how for job, settled in queue.desk.settled.items()} == {"job 1": "back", "job 2": "back"}
     assert queue.free == 0 and len(queue.heard(b"w")) == 1
-
-
-# -- heartbeats ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_worker_is_sent_a_heartbeat_each_second_idle_or_busy() -> None:
-    queue = Queue()
-    queue.work(b"idle", READY)
-    queue.work(b"busy", READY)
-    queue.give("job")
-    queue.give("second")
-    queue.work(b"idle", FIRST, b"", b"done")
-    for _ in range(10):
-        for peer in (b"idle", b"busy"):
-            queue.sent(BACKEND, peer)
-        queue.wait_with(1, b"idle", b"busy")
-        assert queue.beats(b"idle") == 1 == queue.beats(b"busy")
-
-
-def test_nobody_is_ticked_for_when_nobody_is_there() -> None:
-    queue = Queue()
-    assert queue.gateway.deadline == inf
-    queue.work(b"w", READY)
-    assert queue.gateway.deadline == queue.now + 1.0
-    queue.wait(3.5)
-    assert queue.gateway.deadline == inf
-
-
-def test_a_tick_that_comes_late_is_followed_by_one_heartbeat_and_not_by_many() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.now += 2.7
-    queue.gateway.tick(queue.now)
-    queue.gateway.tick(queue.now)
-    queue.turn()
-    assert queue.beats(b"w") == 1 and queue.now < queue.gateway.deadline <= queue.now + 1.0
-
-
-def test_a_worker_that_is_heard_of_stays_for_ever() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    for _ in range(10):
-        queue.wait(2.9)
-        queue.work(b"w", HEARTBEAT)
-    assert queue.free == 1
-
-
-def test_whatever_a_known_worker_says_keeps_it_present() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    for frames in ((b"nonsense",), (b"a", b"b"), (b"stray", b"", b"reply")):
-        queue.wait(2.9)
-        queue.work(b"w", *frames)
-    assert queue.free == 1 and queue.dropped == {"bad-message": 2, "stray-reply": 1}
-
-
-def test_a_worker_that_was_silent_for_three_seconds_is_gone_and_its_job_lost() -> None:
-    queue = Queue()
-    queue.work(b"idle", READY)
-    queue.work(b"busy", READY)
-    queue.give("job")  # the longest ready one has it
-    queue.wait(2.99)
-    assert queue.free == 1 and not queue.desk.settled
-    queue.wait(0.02)
-    assert queue.free == 0 and queue.desk.settled == {"job": Settled("lost", [], "its worker was silent for 3 s")}
-    queue.sent(BACKEND, b"idle")
-    queue.sent(BACKEND, b"busy")
-    queue.wait(5.0)
-    assert queue.nothing_sent()
-
-
-def test_each_worker_has_its_own_three_seconds() -> None:
-    queue = Queue()
-    queue.work(b"v", READY)
-    queue.wait(0.5)
-    queue.work(b"w", READY)
-    queue.wait(1.2)
-    queue.work(b"v", HEARTBEAT)
-    queue.wait(1.79)
-    assert queue.free == 2
-    queue.wait(0.02)
-    assert queue.free == 1, "w went 3 s after its only word"
-    queue.wait(1.2)
-    assert queue.free == 0
-
-
-def test_a_pause_of_our_own_is_not_the_workers_silence() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.now += 60.0  # the process stood still
-    queue.gateway.tick(queue.now)
-    queue.turn()
-    assert not queue.desk.settled
-    queue.work(b"w", FIRST, b"", b"done")
-    assert queue.desk.settled["job"].how == "reply"
-
-
-# -- coming and going ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("frames", [(HEARTBEAT,), (b"an old envelope", b"", b"reply")])
-def test_a_worker_that_outlived_the_queue_is_ready_again(frames: tuple[bytes, ...]) -> None:
-    queue = Queue()
-    queue.work(b"w", *frames)
-    assert queue.free == 1
-    queue.wait(1.0)
-    assert queue.beats(b"w") == 1
-
-
-@pytest.mark.parametrize("frames", [(), (b"",), (b"nonsense",), (b"\x01\x02",), (b"a", b"b"), (b"", b"", b"c"), (b"a", b"b", b"c")])
-def test_a_stranger_that_talks_nonsense_is_no_worker(frames: tuple[bytes, ...]) -> None:
-    queue = Queue()
-    queue.work(b"w", *frames)
-    assert queue.desk.offers == {} and queue.dropped == {"stranger": 1} and queue.gateway.deadline == inf
-
-
-def test_an_answer_to_an_earlier_queue_is_not_taken_for_one_of_ours() -> None:
-    queue, earlier = Queue(), Queue()
-    for each in (earlier, queue):
-        each.work(b"w", READY)
-    earlier.gateway._workers._salt = b"other"
-    earlier.give("job")
-    [old] = earlier.heard(b"w")
-    queue.give("job")
-    queue.work(b"w", *old)
-    assert queue.dropped == {"stray-reply": 1} and not queue.desk.settled and queue.free == 0
-
-
-def test_an_answer_after_the_worker_was_given_up_is_dropped_and_it_is_ready_again() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.wait(3.5)
-    queue.work(b"w", FIRST, b"", b"too late")
-    assert queue.desk.settled["job"].how == "lost" and queue.dropped == {"stray-reply": 1} and queue.free == 1
-
-
-def test_a_worker_that_says_ready_with_a_job_in_hand_has_lost_it() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.work(b"w", READY)
-    assert queue.desk.settled["job"] == Settled("lost", [], "its worker began anew") and queue.free == 1
-
-
-def test_a_second_answer_is_dropped() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    for _ in range(2):
-        queue.work(b"w", FIRST, b"", b"done")
-    assert queue.dropped == {"stray-reply": 1} and queue.free == 1
-
-
-def test_an_answer_to_a_request_that_has_not_left_is_dropped() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.gateway.hear([queue.desk.request("ppp", "job", b"body")], queue.now)
-    queue.work(b"w", FIRST, b"", b"guessed")
-    assert not queue.desk.settled and queue.dropped == {"stray-reply": 1} and len(queue.heard(b"w")) == 1
-
-
-def test_nobody_answers_what_another_was_asked() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.work(b"x", READY)
-    queue.give("job")
-    queue.work(b"x", FIRST, b"", b"forged")
-    assert not queue.desk.settled and queue.dropped == {"stray-reply": 1}
-
-
-def test_a_request_that_cannot_leave_goes_back() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.gone[BACKEND, b"w"] = None
-    queue.give("job")
-    assert queue.desk.settled["job"].how == "back" and queue.free == 0
-
-
-def test_a_worker_that_vanishes_with_a_job_has_lost_it() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.gone[BACKEND, b"w"] = None
-    queue.wait(1.0)  # its heartbeat does not leave
-    assert queue.desk.settled["job"] == Settled("lost", [], "the connection of its worker is gone") and queue.free == 0
-
-
-def test_an_idle_worker_that_vanishes_is_offered_no_more() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.gone[BACKEND, b"w"] = None
-    queue.wait(1.0)
-    assert queue.free == 0 and queue.gateway.deadline == inf
-
-
-def test_a_heartbeat_that_cannot_leave_takes_the_request_of_the_same_turn_with_it() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.now += 1.0
-    queue.gateway.tick(queue.now)
-    queue.gateway.hear([queue.desk.request("ppp", "job", b"body")], queue.now)
-    sends = queue.gateway.take()
-    assert [send.frames for send in sends] == [[HEARTBEAT], [FIRST, b"", b"body"]]
-    queue.gateway.gone(BACKEND, b"w", queue.now)
-    assert queue.desk.settled["job"].how == "back" and queue.free == 0
-
-
-def test_what_was_not_sent_yet_when_its_worker_began_anew_goes_back() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.gateway.hear([queue.desk.request("ppp", "job", b"body")], queue.now)
-    queue.work(b"w", READY)
-    assert queue.desk.settled["job"].how == "back" and queue.free == 1 and queue.nothing_sent()
-
-
-# -- what nobody waits for -----------------------------------------------------------------------------------------------
-
-
-def test_a_job_that_nobody_waits_for_keeps_its_worker_busy_until_the_answer_which_is_dropped() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.tell(queue.desk.withdraw("job"))
-    queue.wait_with(5, b"w")
-    assert queue.free == 0
-    queue.work(b"w", FIRST, b"", b"late")
-    assert queue.free == 1 and queue.dropped == {"late-reply": 1} and not queue.desk.settled
-
-
-def test_a_job_that_is_withdrawn_before_it_is_sent_is_not_sent() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.work(b"x", READY)
-    request = queue.desk.request("ppp", "job", b"body")
-    queue.tell(request, queue.desk.withdraw("job"))
-    assert queue.nothing_sent() and queue.free == 2
-    queue.give("next")
-    assert queue.heard(b"w"), "it has kept its place"
-
-
-def test_a_worker_that_never_got_its_request_is_used_again_at_last() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.tell(queue.desk.withdraw("job"))
-    queue.wait_with(int(workers.OVERDUE_SECONDS) - 1, b"w")
-    assert queue.free == 0
-    queue.wait_with(2, b"w")
-    assert queue.free == 1 and not queue.dropped
-
-
-def test_a_worker_that_vanishes_with_what_nobody_waits_for_says_nothing_to_the_desk() -> None:
-    queue = Queue()
-    queue.work(b"w", READY)
-    queue.give("job")
-    queue.tell(queue.desk.withdraw("job"))
-    queue.wait(40.0)
-    assert not queue.desk.settled and queue.free == 0
 
 
 # -- limits and noise ----------------------------------------------------------------------------------------------------

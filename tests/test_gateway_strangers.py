@@ -9,10 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from time import monotonic
-from typing import Any
 
 import pytest
-import zmq
 from gateway_world import GatewayNode, eventually, in_thread, serves, serving
 from textbook.lpclient import LazyPirateClient
 from textbook.mdclient import MajordomoClient
@@ -20,7 +18,8 @@ from textbook.mdworker import DISCONNECT, HEARTBEAT, READY, REPLY, REQUEST, Majo
 from textbook.peer import Raw
 from textbook.ppworker import PirateWorker
 
-from zmqkit import sockets
+import zmqkit
+from zmqkit import bridge, sockets
 from zmqkit.gateways import workers
 from zmqkit.parcel import PARCEL_BYTES_MAX
 
@@ -168,6 +167,27 @@ def test_a_second_ready_ends_the_conversation_and_is_no_second_worker(world: Wor
     world.counts("mdp:unexpected", 1)
 
 
+def test_a_pirate_that_says_ready_twice_is_one_worker() -> None:
+    """While idle, and with a request in hand: two that ask at once are answered one after the other, and neither asks again."""
+    with ExitStack() as stack:
+        node = stack.enter_context(GatewayNode())
+        peer = stack.enter_context(Raw(node.back, identity=b"TWICE"))
+        clients = [stack.enter_context(LazyPirateClient(node.front, timeout_seconds=20.0)) for _ in range(2)]
+        for rounds in range(3):
+            for _ in range(2):
+                peer.send(b"\1")
+            askers = [in_thread(client.ask) for client in clients]
+            for _ in askers:
+                while len(frames := peer.receive()) != 3:
+                    assert frames == [b"\2"]
+                peer.send(b"\1")
+                assert all(more == [b"\2"] for more in iter(lambda: peer.heard(0.1), None)), "one at a time"
+                peer.send(*frames)
+            for asker in askers:
+                asker.join(5)
+            assert [client.tried for client in clients] == [rounds + 1] * 2 and node.dropped == {}
+
+
 def test_answers_that_nobody_asked_for_reach_nobody(world: World) -> None:
     peer = world.worker(b"liar")
     for _ in range(100):
@@ -223,6 +243,9 @@ def zmtp(endpoint: str) -> socket.socket:
     connection = socket.create_connection((host, int(port)))
     ready = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 0)
     connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + bytes([4, len(ready)]) + ready)
+    heard = b""
+    while len(heard) < 66 or len(heard) < 66 + heard[65]:  # a message that came before the other side's READY would end the connection
+        heard += connection.recv(4096)
     return connection
 
 
@@ -302,18 +325,95 @@ def test_a_client_that_asks_for_a_thousand_names_keeps_others_from_none(world: W
         assert client.send(b"late", b"x") == [b"x"]
 
 
-@pytest.mark.parametrize("door", ["mdp"])
-def test_a_client_that_never_reads_is_given_up_and_its_requests_with_it(world: World, door: str) -> None:
-    answer = b"x" * 4000
-    context: zmq.Context[Any] = zmq.Context()
-    deaf = context.socket(zmq.DEALER)
-    deaf.rcvhwm, deaf.rcvbuf, deaf.linger = 1, 4096, 0
-    deaf.connect(getattr(world.node, door))
+class Deaf(Raw):
+    """It has hardly any room for what it does not read."""
+
+    def prepare(self) -> None:
+        self.socket.rcvhwm, self.socket.rcvbuf, self.socket.sndtimeo = 1, 4096, 5000
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000])
+@pytest.mark.parametrize("door", ["mdp", "front"])
+def test_a_client_that_never_reads_is_given_up_and_its_requests_with_it_and_delays_nobody(world: World, door: str, size: int) -> None:
+    """At the front it asks the honest worker, with what it will not read back."""
+    answer = b"x" * size
     reason = f"{'mdp' if door == 'mdp' else 'ppp'}:the-peer-does-not-read"
-    try:
-        with serving(world.node, deaf=lambda body: answer):
-            while reason not in world.node.dropped:
-                deaf.send_multipart(asked(b"deaf", b"x") if door == "mdp" else [b"", b"x" * 4000])
-    finally:
-        context.destroy(linger=0)
-    world.honest.serve(50)
+    with serving(world.node, deaf=lambda body: answer), Deaf(getattr(world.node, door)) as deaf:
+        while reason not in world.node.dropped:
+            deaf.send(*(asked(b"deaf", b"x") if door == "mdp" else [b"", answer]))
+        world.honest.serve(50)
+    assert world.node.dropped[reason] > 50, "what waited for it is counted"
+    assert world.honest.slowest < 2.0, "not once did anybody have to ask again"
+
+
+def test_a_client_that_reads_at_last_gets_what_waited_for_it(world: World) -> None:
+    answer, asked_for = b"x" * 200_000, list[bytes]()
+
+    def large(body: bytes) -> bytes:
+        asked_for.append(body)
+        return answer
+
+    with serving(world.node, large=large), Deaf(world.node.mdp) as late:
+        for _ in range(120):
+            late.send(*asked(b"large", b"x"))
+        doors = world.node._gateways._bridges["mdp"].deliver.__self__  # type: ignore[attr-defined]
+        eventually(lambda: len(asked_for) == 120 and doors._unread)
+        for _ in range(120):
+            assert late.receive()[3] == answer
+    assert "mdp:the-peer-does-not-read" not in world.node.dropped
+
+
+@pytest.mark.parametrize("door", ["mdp", "front", "back"])
+def test_a_message_without_end_is_noticed_by_nobody(world: World, door: str) -> None:
+    with zmtp(getattr(world.node, door)) as connection:
+        connection.sendall(frame(b"", True) + frame(b"MDPC01", True) + frame(b"honest", True))
+        for _ in range(50):
+            connection.sendall(frame(b"x" * 100_000, True))
+            world.honest.serve(2)
+    world.honest.serve()
+    assert world.node.dropped == {}
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------------
+
+
+def part(client: bytes, body: bytes) -> list[bytes]:
+    return [b"MDPW02", b"\x03", client, b"", body]
+
+
+def worker_of_parts(world: World) -> Raw:
+    peer = world.peer()
+    peer.send(b"MDPW02", b"\x01", b"parts")
+    eventually(lambda: serves(world.node, "parts"))
+    peer.socket.sndtimeo = 5000
+    return peer
+
+
+def envelope(peer: Raw) -> bytes:
+    """Of the request that comes next."""
+    while (frames := peer.receive())[1] != b"\x02":
+        assert frames == [b"MDPW02", b"\x05"]
+    return frames[2]
+
+
+def test_parts_for_a_client_that_never_reads_end_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqkit.ports.UNREAD_BYTES_MAX", 2_000_000)
+    peer = worker_of_parts(world)
+    with Deaf(world.node.mdp) as deaf:
+        deaf.send(b"MDPC02", b"\x01", b"parts", b"x")
+        client = envelope(peer)
+        while "mdp:late-reply" not in world.node.dropped:  # the first part that nobody waits for
+            peer.send(*part(client, b"x" * 50_000))
+    assert world.node.dropped["mdp:the-peer-does-not-read"] > 10
+
+
+@pytest.mark.parametrize(("size", "parts"), [(0, bridge.PARTS_WAITING_MAX), (200_000, bridge.PARTS_BYTES_MAX // 200_000)])
+def test_parts_for_a_caller_that_never_reads_end_its_stream(world: World, size: int, parts: int) -> None:
+    peer = worker_of_parts(world)
+    with world.node.stream("parts", b"x", timeout=30) as stream:
+        client = envelope(peer)
+        for _ in range(parts + 100):
+            peer.send(*part(client, b"x" * size))
+        eventually(lambda: world.node.dropped.get("mdp:late-reply", 0) > 50)
+        with pytest.raises(zmqkit.Timeout, match="nobody reads"):
+            list(stream)

@@ -136,7 +136,7 @@ def test_with_retries_nobody_is_told_at_the_deadline(mq: zmqkit.Client) -> None:
     begin = time.monotonic()
     with pytest.raises(zmqkit.NoWorker):
         mq.call("nothing", 1, timeout=0.2)
-    assert 0.2 <= time.monotonic() - begin < SOON
+    assert 0.15 < time.monotonic() - begin < SOON
 
 
 def test_a_handler_that_is_too_slow_may_have_executed(mq: zmqkit.Client, worker: zmqkit.Client, gate: Gate) -> None:  # noqa: F811

@@ -416,6 +416,29 @@ def test_what_runs_is_finished_when_it_closes_and_its_services_are_gone(node: An
     Titanic(node).close()  # one that never started
 
 
+def test_its_threads_run_nothing_but_its_own_services_and_no_others_run_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran, end = list[tuple[str, int]](), threading.Event()
+
+    def noted(name: str, function: Any) -> Any:
+        return lambda *arguments: (ran.append((name, threading.get_ident())), function(*arguments))[1]
+
+    monkeypatch.setattr(Titanic, "request", noted("request", Titanic.request))
+    with zmqkit.Node() as real:
+        real.service("slow", noted("slow", lambda body: (end.wait(SOON), body)[1]))
+        with aboard(real, threads=1):
+            with pytest.raises(zmqkit.NoWorker):
+                real.call("slow", b"x", retries=0)
+            serving = real.serve(threads=1, block=False)
+            waiting = real.call_soon("slow", b"x")
+            eventually(lambda: ran)
+            uuid = request(real, b"slow", b"y")  # though the only thread that serves anything else is busy
+            assert reply(real, uuid) == [b"300"]
+            end.set()
+            assert waiting.result(SOON) == b"x" and answered(real, uuid) == [b"200", b"y"]
+            serving.stop()
+    assert [name for name, _ in ran] == ["slow", "request", "slow"] and ran[0][1] == ran[2][1] != ran[1][1]
+
+
 # -- foreigners -------------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from zmqkit.machines import (
     leasing,
     ledger,
     node,
-    phase,
+    phases,
     policy,
     publishing,
     queue,
@@ -114,8 +114,8 @@ LIMITS = {
     "parts": f"ranges of a REPLY | {calls.PARTS_AHEAD_MAX} · {wire.REPLY_RANGES_MAX}",
 }  # fmt: skip
 TIMERS = {
-    "beats": f"{core.BEAT} beat · {phase.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{phase.WELCOME_SECONDS}",
-    "retry": f"{phase.RETRY_SECONDS} to {phase.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
+    "beats": f"{core.BEAT} beat · {phases.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{phases.WELCOME_SECONDS}",
+    "retry": f"{phases.RETRY_SECONDS} to {phases.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
     "queue": f"{policy.QueuePolicy().lease:.0f} lease · {policy.QueuePolicy().grace:.0f} grace",
     "refused": f"{publishing.RETRY_AFTER} · {calls.RETRY_SECONDS} | ",
     "verdict": f"| {calling.VERDICT_SECONDS} | after", "keys": f"| {keys.KEPT_SECONDS:.0f} | the answer to a key",

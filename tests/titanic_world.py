@@ -18,10 +18,11 @@ class Real:
     """A node as it is."""
 
     def __init__(self, node: zmqkit.Node) -> None:
-        self.queue, self.queues, self.declare, self.serve = node.queue, node.queues, node.declare, node.serve
+        self.queue, self.queues, self.declare, self._serve_apart = node.queue, node.queues, node.declare, node._serve_apart
         self.call, self.call_soon = node.call, node.call_soon
         self.asked: list[tuple[str, Any, str]] = []  # service, body, key
         self._node = node
+        node.serve(threads=4, block=False)  # the test's services, until the node closes
 
     def service(self, name: str, function: Callable[[Any], Any]) -> Any:
         def noted(body: Any) -> Any:
@@ -50,9 +51,9 @@ class StandIn:
         self._offered[name] = function
         return Offer(lambda: self._offered.pop(name, None) and None)
 
-    def serve(self, threads: int, block: bool) -> Offer:
-        assert threads > 0 and not block
-        return Offer(lambda: None)
+    def _serve_apart(self, side: str, offers: dict[str, Callable[[Any], Any]], threads: int) -> tuple[list[Offer], Offer]:
+        assert side and threads > 0
+        return [self.service(name, function) for name, function in offers.items()], Offer(lambda: None)
 
     def call(self, service: str, body: Any, timeout: float = 1.0, retries: int = 3, idempotency_key: str | None = None) -> Any:
         function = self._offered.get(service)

@@ -106,6 +106,7 @@ offsets = st.integers(0, 4095)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | texts | st.binary(max_size=30)
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=10)
 maps = st.dictionaries(texts, values, max_size=4)
+KNOWN_LIMITS = {"message_bytes", "window_batches", "window_bytes", "tokens"}  # they are numbers
 bodies = st.lists(st.binary(max_size=40), min_size=1, max_size=30)
 
 
@@ -170,7 +171,7 @@ _windows = st.lists(st.builds(wire.Window, names, u32, durations), max_size=5)
 _held = st.lists(st.builds(wire.Held, u64, u32, singles), max_size=20)
 commands: st.SearchStrategy[wire.Command] = st.one_of(
     st.builds(wire.Hello, st.lists(u32, max_size=16), ids, u32, ids | st.just(b""), epochs),
-    st.builds(wire.Welcome, u32, ids, epochs, durations, durations, maps),
+    st.builds(wire.Welcome, u32, ids, epochs, durations, durations, maps.filter(lambda limits: not KNOWN_LIMITS & limits.keys())),
     st.just(wire.NoSession()), puts(),
     st.builds(wire.Confirm, names, sequences, sequences, sequences, st.text(max_size=20)),
     st.builds(wire.Refused, u32, st.just("") | names, u64, u64, u32, durations, texts),

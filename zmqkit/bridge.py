@@ -31,7 +31,7 @@ from zmqkit.wire import SERVICE_MARK, BackKind, Status
 
 ATTEMPTS = 4
 PARTS_AHEAD = 16  # of a streamed answer
-PARTS_WAITING_MAX = 1000  # of one that its caller does not read
+PARTS_WAITING_MAX, PARTS_BYTES_MAX = 1000, 4 * 1024 * 1024  # of one that its caller does not read
 
 log = getLogger("zmqkit.gateway")
 
@@ -140,9 +140,9 @@ class Bridge:
 
     def part(self, job: Job, frames: Frames) -> None:
         waiting = self._parts.setdefault(job, [])
-        if len(waiting) >= PARTS_WAITING_MAX:
+        if len(waiting) >= PARTS_WAITING_MAX or sum(map(len, waiting)) > PARTS_BYTES_MAX:
             self._heard.append(desk.Withdrawn(job))
-            self.lost(job, f"more than {PARTS_WAITING_MAX} parts that nobody reads")
+            self.lost(job, f"more than {PARTS_WAITING_MAX} parts, or {PARTS_BYTES_MAX:,} bytes of them, that nobody reads")
             return
         waiting.append(_packed(frames))
         self._send_parts(job)
@@ -182,6 +182,13 @@ class Bridge:
             self._dropped["too-many-frames"] += 1
         else:
             self.translator.receive(door, peer, frames, now)
+
+    def drop(self, reason: str, messages: int = 1) -> None:
+        if messages:
+            self._dropped[reason.replace(" ", "-")] += messages
+
+    def gone(self, door: int, peer: bytes, now: float) -> None:
+        self.translator.gone(door, peer, now)
 
     def cut(self, was_up: bool, now: float) -> None:
         """There is no connection that could be cut: peers come to our doors."""
@@ -223,7 +230,7 @@ class Bridge:
                 place = send.door, send.peer
                 if place not in gone and (reason := self.deliver(*place, send.frames)) is not None:
                     gone[place] = None  # what follows would make no sense without it
-                    self._dropped[reason.replace(" ", "-")] += 1
+                    self.drop(reason)
             for door, peer in gone:
                 translator.gone(door, peer, now)
             if not (self._heard or gone):

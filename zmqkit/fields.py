@@ -13,19 +13,39 @@ SECONDS_MAX = 1e10  # three centuries: no duration is longer, and none overflows
 Check = Callable[[Any], bool]
 
 
-class Integer:
-    """A whole number from `low` to `high`, both included."""
+class Number:
+    """From `low` to `high`, both included, and usually of type `kind`. Whoever reads many may ask that without a call."""
 
-    def __init__(self, low: int, high: int) -> None:
-        self.bounds = low, high
+    kind: type
+    low: float
+    high: float
 
     def __call__(self, value: Any) -> bool:
-        low, high = self.bounds
-        return type(value) is int and low <= value <= high
+        raise NotImplementedError
 
 
-def seconds(low: float = 0.0) -> Check:
-    return lambda value: type(value) in (int, float) and low <= value <= SECONDS_MAX
+class Integer(Number):
+    """A whole number."""
+
+    kind = int
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, value: Any) -> bool:
+        return type(value) is int and self.low <= value <= self.high
+
+
+class Seconds(Number):
+    """A duration; one without a fraction may be a whole number."""
+
+    kind = float
+
+    def __init__(self, low: float = 0.0) -> None:
+        self.low, self.high = low, SECONDS_MAX
+
+    def __call__(self, value: Any) -> bool:
+        return type(value) in (int, float) and self.low <= value <= self.high
 
 
 def text(chars_max: int) -> Check:

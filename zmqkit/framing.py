@@ -11,6 +11,7 @@ What does not decode raises `Malformed`: the peer's fault, never ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from struct import Struct, error as StructError
 from typing import Any
 
@@ -21,6 +22,8 @@ from zmqkit.fields import (
     SECONDS_MAX,
     Check,
     Integer,
+    Number,
+    Seconds,
     anything,
     blob,
     blob_up_to,
@@ -28,7 +31,6 @@ from zmqkit.fields import (
     list_of,
     map_of_anything,
     name,
-    seconds,
     text,
     text_up_to,
     unmarked,
@@ -52,7 +54,8 @@ _KEY = text_up_to(NAME_BYTES_MAX)
 _TOPIC = unmarked(NAME_BYTES_MAX - 1)
 _PREFIXES = list_of(text_up_to(NAME_BYTES_MAX), wire.PREFIXES_MAX)
 _EPOCH = Integer(0, 2**24 - 1)
-_DURATION = seconds()
+_DURATION = Seconds()
+_COUNT_OF, _VERDICT_OF = itemgetter(2), itemgetter(3)  # in a range of a REPLY, of an ANSWER
 PREFIXES_CHARS_MAX = 1500  # of a SUB: up to four bytes each, they fit a header
 
 
@@ -70,21 +73,27 @@ def _terms(value: Any) -> bool:
     return value is None or (type(value) is list and len(value) >= 3 and _DURATION(value[0]) and _KEY(value[1]) and _U32(value[2]))
 
 
-def _range(value: Any) -> bool:
-    if type(value) is not list or len(value) != 4 or any([type(number) is not int for number in value]):
+def _ranges(value: Any) -> bool:
+    if type(value) is not list or len(value) > wire.REPLY_RANGES_MAX:
         return False
-    number, offset, count, status = value
     most = PARCEL_MESSAGES_MAX
-    return bool(0 <= number < 2**64 and 0 <= offset < most and 1 <= count <= most and 0 <= status <= STATUS_MAX)
+    for one in value:  # an answer is most often one range: asked here, it costs no further call
+        if type(one) is not list or len(one) != 4 or {*map(type, one)} != {int}:
+            return False
+        number, offset, count, status = one
+        if not (0 <= number < 2**64 and 0 <= offset < most and 1 <= count <= most and 0 <= status <= STATUS_MAX):
+            return False
+    return True
 
+
+Fields = list[Any]
 
 _HEAD = Struct("<2sBH")
 HEAD_BYTES = _HEAD.size
 VERDICT_MAX, STATUS_MAX = int(max(wire.Verdict)), int(max(Status))
 # A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
+_make: Callable[[type, Fields], Any] = tuple.__new__
 _pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
-
-Fields = list[Any]
 
 
 class Shape:
@@ -94,7 +103,9 @@ class Shape:
         self.kind, self.command = Kind[command.__name__.upper()], command
         self.number = int(self.kind)
         self.checks = checks  # what the header must hold, in order
-        self._bounds = [(check, *(check.bounds if isinstance(check, Integer) else (1, 0))) for check in checks]
+        self._bounds: list[tuple[Check, Any, float, float]] = [
+            (check, check.kind, check.low, check.high) if isinstance(check, Number) else (check, None, 0, 0) for check in checks
+        ]
         self.refine = refine  # what one field says about another, and lists that become tuples
 
     def header(self, fields: Fields) -> bytes:
@@ -119,9 +130,9 @@ class Shape:
             if len(fields) < len(checks):
                 raise Malformed(f"{self.kind.name} with fields missing")
             del fields[len(checks) :]
-        for (check, low, high), value in zip(self._bounds, fields):  # noqa: B905 — their lengths are equal
-            # Most fields are whole numbers; this asks without a call.
-            if not (type(value) is int and low <= value <= high) and not check(value):
+        for (check, kind, low, high), value in zip(self._bounds, fields):  # noqa: B905 — their lengths are equal
+            # Most fields are numbers; this asks without a call.
+            if not (type(value) is kind and low <= value <= high) and not check(value):
                 raise Malformed(f"{self.kind.name} with a wrong field: a {type(value).__name__}")
 
 
@@ -210,7 +221,7 @@ def _lease(fields: Fields) -> None:
 
 
 def _answer(fields: Fields) -> None:
-    if any(verdict > VERDICT_MAX for _, _, _, verdict in fields[0]):
+    if max(map(_VERDICT_OF, fields[0]), default=0) > VERDICT_MAX:
         raise Malformed("ANSWER with an unknown verdict")
 
 
@@ -225,8 +236,8 @@ def _call(fields: Fields) -> None:
 
 
 def _reply(fields: Fields) -> None:
-    fields[1] = list(map(tuple, fields[1]))
-    if sum([count for _, _, count, _ in fields[1]]) != fields[2]:
+    ranges = fields[1] = list(map(tuple, fields[1]))
+    if sum(map(_COUNT_OF, ranges)) != fields[2]:
         raise Malformed("REPLY whose ranges are not its count")
 
 
@@ -253,7 +264,7 @@ _SHAPES: tuple[Shape, ...] = (
     Batch(wire.Lease, _NAME, _U64, _SEQ, _COUNT, _U32, _DURATION, _DURATION, _U32, _terms, count=3, refine=_lease),
     Entries(wire.Done, flag, entry="<QII"),
     Entries(wire.Answer, entry="<QIIB", refine=_answer),
-    Shape(wire.Back, _U64, _U32, _COUNT, Integer(0, max(BackKind)), seconds(-1.0), text(TEXT_CHARS_MAX)),
+    Shape(wire.Back, _U64, _U32, _COUNT, Integer(0, max(BackKind)), Seconds(-1.0), text(TEXT_CHARS_MAX)),
     Large(wire.Save, _U64, _U32, blob_up_to(wire.BLOB_BYTES_MAX), most=wire.BLOB_BYTES_MAX + 5),
     Large(wire.Ask, _SEQ, _SEQ, text(40), map_of_anything, most=wire.ARGUMENTS_BYTES_MAX, refine=_ask),
     Large(wire.Told, _SEQ, anything, most=FRAME_BYTES_MAX),
@@ -262,7 +273,7 @@ _SHAPES: tuple[Shape, ...] = (
           count=2, offered=True, refine=_call),
     Shape(wire.Cancel, _U64, _OFFSET, _COUNT),
     Batch(wire.Part, _U64, _OFFSET, _SEQ, _COUNT, count=3),
-    Batch(wire.Reply, _U64, list_of(_range, wire.REPLY_RANGES_MAX), _COUNT, count=2, refine=_reply),
+    Batch(wire.Reply, _U64, _ranges, _COUNT, count=2, refine=_reply),
     Shape(wire.More, _U64, _OFFSET, _U32, _U32),
     Shape(wire.Sub, _U32, _TOPIC, _PREFIXES, _PREFIXES, Integer(0, max(wire.Start)), _EPOCH, _U64, _DURATION, _KEY, _U32, refine=_sub),
     Shape(wire.Unsub, _U32),
@@ -304,7 +315,7 @@ def decode(frames: Sequence[Buffer]) -> Command:
         shape.read(fields, frame[end:], frames)
         if shape.refine is not None:
             shape.refine(fields)
-        return shape.command(*fields)  # type: ignore[no-any-return]
+        return _make(shape.command, fields)  # type: ignore[no-any-return]  # as shape.command(*fields), without a call in Python
     except Malformed:
         raise
     except (ValueError, TypeError, IndexError, OverflowError, RecursionError, StructError, msgpack.exceptions.UnpackException) as error:

@@ -84,7 +84,8 @@ class Host:
                 self._persist(output)
             if output.sends:
                 self._send(output.sends, now)
-            if not self.settle(now) and not machine.has_more:
+            behind = self._durable < machine.core.last
+            if not (behind and self.settle(now)) and not machine.has_more:
                 return
 
     def _persist(self, output: Output) -> None:

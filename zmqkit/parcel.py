@@ -10,8 +10,9 @@ the header of the command that carries the parcel, so the plain path pays nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from struct import Struct, unpack, unpack_from
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from struct import Struct, pack, unpack, unpack_from
 from typing import Any
 
 import msgpack
@@ -47,7 +48,7 @@ class Parcel:
     def of(cls, messages: Sequence[bytes], columns: Mapping[str, Sequence[Any]] | None = None) -> Parcel:
         """A parcel of already encoded messages."""
         count = len(messages)
-        sizes = Struct(f"<{count}I").pack(*map(len, messages))
+        sizes = pack(f"<{count}I", *map(len, messages))
         return cls(count, sizes, b"".join(messages), msgpack.packb(dict(columns)) if columns else None)
 
     @classmethod
@@ -146,14 +147,6 @@ def refuse_ext(code: int, data: bytes) -> Any:
     raise ValueError(f"msgpack extension type {code}")
 
 
-def unpack_checked(data: Buffer) -> Any:
-    """What a peer packed: no extension types, map keys are texts and each stands once, no array over ITEMS_MAX.
-
-    Raises what msgpack raises: ValueError, or its UnpackException.
-    """
-    return msgpack.unpackb(data, object_pairs_hook=_map, ext_hook=refuse_ext, max_ext_len=0, max_array_len=ITEMS_MAX, max_map_len=ITEMS_MAX)
-
-
 def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -161,3 +154,10 @@ def _map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     if found and set(map(type, found)) != {str}:
         raise ValueError("a map whose keys are not all texts")
     return found
+
+
+# What a peer packed: no extension types, map keys are texts and each stands once, no array over ITEMS_MAX.
+# Raises what msgpack raises: ValueError, or its UnpackException.
+unpack_checked: Callable[[Buffer], Any] = partial(
+    msgpack.unpackb, object_pairs_hook=_map, ext_hook=refuse_ext, max_ext_len=0, max_array_len=ITEMS_MAX, max_map_len=ITEMS_MAX
+)

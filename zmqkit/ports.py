@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from math import inf
 from typing import Any, Protocol
 
 from zmqkit.machines.link import ClientMachine
-from zmqkit.sockets import FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
+from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
 from zmqkit.wire import Command
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
+# Of a foreign door less: who floods one door would be heard a hundred times between a worker's answer and its next request.
+DOOR_MESSAGES_MAX = 32
+DOOR_BYTES_MAX = 256 * 1024
+UNREAD_BYTES_MAX = 16 * 1024 * 1024  # what waits for a foreign peer that does not read; libzmq and the kernel hold some more
+FRAME_BYTES = 64  # what each frame, and the message, costs beside its bytes
+ALL_UNREAD_BYTES_MAX = 256 * 1024 * 1024  # of one gateway's peers
+RETRY_SECONDS, RETRY_SECONDS_MAX = 0.001, 0.2  # until it is tried again whether they read; later and later while none does
+RETRY_PEERS_MAX = 100  # at once; then the next ones
 
 
 class Application(Protocol):
@@ -33,31 +42,56 @@ class Gateway(Application, Protocol):
 
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None: ...
 
+    def drop(self, reason: str, messages: int = 1) -> None:
+        """Count so many that have not left."""
+
+    def gone(self, door: int, peer: bytes, now: float) -> None:
+        """What waited for that peer cannot leave any more."""
+
     def cut(self, was_up: bool, now: float) -> None:
         """The connection to its broker is gone, or never was."""
 
 
+class Unread:
+    """What waits for a peer that does not read."""
+
+    __slots__ = ("bytes", "messages")
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Sequence[bytes], int]] = deque()  # and their sizes
+        self.bytes = 0
+
+
 class Doors:
-    """The foreign sockets of a gateway: ROUTERs that are bound; or one DEALER on a connection, whose only peer is b""."""
+    """The foreign sockets of a gateway: ROUTERs that are bound; or one DEALER on a connection, whose only peer is b"".
+
+    A ROUTER never tells that a peer reads again, so what waits for one is tried from time to time.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
+        self._unread: dict[tuple[int, bytes], Unread] = {}
+        self._unread_bytes = 0
+        self._retry_seconds = RETRY_SECONDS
+        self.retry_at = inf
         self.sockets: list[Socket] = []
         self.monitor: Socket | None = None  # of the DEALER
         self.connected = False  # it was heard, and not cut since
 
     def drain(self, heard: dict[Any, int], moment: float) -> bool:
         """Hand on what is there, up to a bound. Was there anything?"""
-        spoke = False
+        spoke = self.retry_at <= moment and self._retry(moment)
         for door, socket in enumerate(self.sockets):
             if socket not in heard:
                 continue
             spoke = self.connected = True
-            for _ in range(TURN_MESSAGES_MAX):
+            size = 0
+            for _ in range(DOOR_MESSAGES_MAX):
                 frames = receive(socket, FOREIGN_FRAMES_MAX + 2)  # with a routing id, and one more, so that it is known for too long
+                size += sum(map(len, frames))
                 peer = frames.pop(0) if self.monitor is None else b""
                 self.gateway.receive(door, peer, frames, moment)
-                if not readable(socket):
+                if size > DOOR_BYTES_MAX or not readable(socket):
                     break
         if self.monitor is not None and self.monitor in heard:
             spoke, reason = True, doubt(self.monitor)
@@ -76,9 +110,65 @@ class Doors:
             else:
                 socket.close()
         self.sockets, self.monitor, self.connected = [], None, False
+        self._unread.clear()
+        self._unread_bytes, self.retry_at = 0, inf
 
     def deliver(self, door: int, peer: bytes, frames: Sequence[bytes]) -> str | None:
-        return deliver(self.sockets[door], [peer, *frames] if self.monitor is None else frames)
+        """Send, or keep for a while; the reason if neither can be."""
+        if self.monitor is not None:
+            return deliver(self.sockets[door], frames)
+        place = door, peer
+        unread = self._unread.get(place)
+        if unread is None:
+            reason = deliver(self.sockets[door], [peer, *frames])
+            if reason != DOES_NOT_READ:
+                return reason
+            unread = self._unread[place] = Unread()
+            self.retry_at, self._retry_seconds = -inf, RETRY_SECONDS  # most just have not had the time yet
+        size = sum(map(len, frames)) + FRAME_BYTES * (len(frames) + 1)
+        unread.messages.append((frames, size))
+        unread.bytes += size
+        self._unread_bytes += size
+        if unread.bytes <= UNREAD_BYTES_MAX and self._unread_bytes <= ALL_UNREAD_BYTES_MAX:
+            return None
+        return self._give_up(place, unread, DOES_NOT_READ, untold=len(unread.messages) - 1)
+
+    def _give_up(self, place: tuple[int, bytes], unread: Unread, reason: str, untold: int) -> str:
+        del self._unread[place]
+        self._unread_bytes -= unread.bytes
+        self.gateway.drop(reason, untold)
+        return reason
+
+    def _send_unread(self, place: tuple[int, bytes], unread: Unread) -> str | None:
+        """What can be sent now; the reason if something is left."""
+        door, peer = place
+        while unread.messages:
+            frames, size = unread.messages[0]
+            reason = deliver(self.sockets[door], [peer, *frames])
+            if reason is not None:
+                return reason
+            unread.messages.popleft()
+            unread.bytes -= size
+            self._unread_bytes -= size
+        del self._unread[place]
+        return None
+
+    def _retry(self, moment: float) -> bool:
+        """Has anybody gone?"""
+        before, gone = self._unread_bytes, False
+        for place in list(islice(self._unread, RETRY_PEERS_MAX)):
+            unread = self._unread[place]
+            reason = self._send_unread(place, unread)
+            if reason == DOES_NOT_READ:
+                del self._unread[place]
+                self._unread[place] = unread  # behind the others
+            elif reason is not None:
+                gone = True
+                self._give_up(place, unread, reason, untold=len(unread.messages))
+                self.gateway.gone(*place, moment)
+        self._retry_seconds = RETRY_SECONDS if self._unread_bytes < before else min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
+        self.retry_at = moment + self._retry_seconds if self._unread else inf
+        return gone
 
 
 class Port:
@@ -98,5 +188,13 @@ class GatewayPort(Port):
     """A gateway's link to the host in this reactor, and its doors."""
 
     def __init__(self, gateway: Gateway) -> None:
-        super().__init__(gateway, None)
         self.doors = Doors(gateway)
+        super().__init__(gateway, None)
+
+    @property
+    def deadline(self) -> float:
+        return min(self._deadline, self.doors.retry_at)
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline

@@ -17,6 +17,7 @@ from math import ceil, inf
 from typing import Any
 
 import zmq
+from zmq.backend import zmq_poll
 
 from zmqkit import framing, wire
 from zmqkit.errors import Closed
@@ -69,11 +70,15 @@ class Reactor:
         self._waker = Waker()
         self._poller.register(self._waker.fd, zmq.POLLIN)
         self._calls: deque[Callable[[float], None]] = deque()
-        self.turn_ends: list[Callable[[], None]] = []  # to do once, at the end of this turn: what goes to asyncio's loops goes together
+        # To do once, as the last thing before we sleep: what goes to asyncio's loops goes together, and a thread that we wake
+        # earlier would meet us at the interpreter's lock.
+        self.turn_ends: deque[Callable[[], None]] = deque()
         self._ports: list[Port] = []
         self._host: Host | None = None
         self._router: Socket | None = None
         self._local: dict[bytes, Port] = {}
+        self._mail: dict[Port, None] = {}  # of those: something waits there
+        self._heard = False  # the host heard something by one of them, or of its end, since its last turn
         self._links = 0
         self._awake = True
         self._wanted = False
@@ -168,12 +173,11 @@ class Reactor:
         try:
             while self._stop_at == inf or now() < self._stop_at or not self._drained():
                 self._turn(self._sleep())
-                if self.turn_ends:
-                    self._end_turn()
                 if self._host is not None and self._host.failed is not None:
                     raise self._host.failed
                 if self._stop_at < inf and (self._drained() or now() > self._stop_at):
                     break
+            self._end_turn()
         except Exception as caught:
             error = caught
             log.error("the reactor ends: %s", caught, exc_info=self._host is None or self._host.failed is None)
@@ -191,37 +195,33 @@ class Reactor:
                 deadline = port.deadline
         if self._host is not None:
             deadline = min(deadline, self._host.machine.deadline)
+        if self.turn_ends:
+            self._end_turn()
         self._awake = False
-        seconds = 0.0 if self._wanted or self._calls or self._has_mail() else min(deadline - now(), SLEEP_SECONDS_MAX)
-        heard = dict(self._poller.poll(ceil(1000 * seconds) if seconds > 0 else 0))
+        seconds = 0.0 if self._wanted or self._calls or self._mail else min(deadline - now(), SLEEP_SECONDS_MAX)
+        heard = dict(zmq_poll(self._poller.sockets, ceil(1000 * seconds) if seconds > 0 else 0))
         self._awake = True
         if self._waker.fd in heard:
             self._waker.clear()
         return heard
 
-    def _has_mail(self) -> bool:
-        """On a link inside this process."""
-        for port in self._local.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
-            if port.inbox:
-                return True
-        return False
-
     def _turn(self, heard: dict[Any, int]) -> None:
-        if self._host is not None:
-            self._host.settle(now())
-        drained = self._drain_router() if self._router in heard else True
+        host, moment = self._host, now()
+        if host is not None:
+            host.settle(moment)
+        drained = self._drain_router(moment) if self._router in heard else True
         everyone, self._wanted = self._wanted, False  # somebody called or woke us: any application may have work
-        moment = now()
         while self._calls:
             self._calls.popleft()(moment)
         for port in list(self._ports):
             self._serve(port, heard, moment, everyone)
-        if self._host is not None:
-            self._host.turn(moment, drained)
-            if self._has_mail():
-                for port in [port for port in self._local.values() if port.inbox]:
-                    self._serve(port, {}, moment, False)
-                self._host.turn(moment, drained)
+        if host is not None:
+            host.turn(moment, drained)
+            self._heard = False
+            for port in list(self._mail):
+                self._serve(port, {}, moment, False)
+            if self._heard:
+                host.turn(moment, drained)
 
     def _serve(self, port: Port, heard: dict[Any, int], moment: float, anyway: bool) -> None:
         """Its part of a turn, if it has one."""
@@ -248,15 +248,14 @@ class Reactor:
 
     def _end_turn(self) -> None:
         while self.turn_ends:
-            self.turn_ends.pop()()
+            self.turn_ends.popleft()()
 
     # -- the host's sockets ---------------------------------------------------------------------------------------------
 
-    def _drain_router(self) -> bool:
+    def _drain_router(self, moment: float) -> bool:
         """Read what is there, up to a bound. False: there may be more."""
         router, host = self._router, self._host
         assert router is not None and host is not None
-        moment = now()
         for _ in range(TURN_MESSAGES_MAX):
             peer, frames = receive_from(router)
             if peer.startswith(LOCAL):
@@ -272,6 +271,7 @@ class Reactor:
         port = self._local.get(peer)
         if port is not None:
             port.inbox.append(_as_sent(command))
+            self._mail[port] = None
             return None
         if self._router is None:
             return "the peer is gone"
@@ -281,8 +281,11 @@ class Reactor:
 
     def _drain_port(self, port: Port, heard: dict[Any, int], moment: float) -> None:
         machine = port.application.machine
-        for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
-            machine.hear(port.inbox.popleft(), moment)
+        if port.inbox:
+            for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
+                machine.hear(port.inbox.popleft(), moment)
+            if not port.inbox:
+                self._mail.pop(port, None)
         reason = doubt(port.monitor) if port.monitor is not None and port.monitor in heard else None
         # What came before the end of a connection counts, though the poll may have told of its end alone.
         if port.socket is not None and (port.socket in heard or (reason is not None and readable(port.socket))):
@@ -333,14 +336,17 @@ class Reactor:
             del self._local[port.peer]
             if self._host is not None:
                 self._host.machine.lost(port.peer, now())
+                self._heard = True
         port.socket = port.monitor = None
         port.peer = b""
         port.inbox.clear()
+        self._mail.pop(port, None)
 
     def _send(self, port: Port, command: wire.Command, moment: float) -> bool:
         if port.peer and self._host is not None:
             try:
                 self._host.machine.hear(port.peer, _as_sent(command), moment)
+                self._heard = True
             except Exception as error:
                 raise HostFailed from error
             return True

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 import zmq
+from zmq.backend import Socket as PlainSocket, zmq_poll
 from zmq.utils.monitor import recv_monitor_message
 
 from zmqkit.errors import AddressInUse, Error, Unreachable
@@ -21,7 +22,8 @@ from zmqkit.wire import FRAME_BYTES_MAX
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
-FOREIGN_HWM_MESSAGES = 1000  # what libzmq gives everybody; answers of up to 1 MiB may wait here for a client that does not read
+FOREIGN_HWM_MESSAGES = 64  # each of them may be 1 MiB or more: what is not read yet waits at us, where its bytes are counted
+DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 NEVER_UP = "connection refused"
@@ -140,15 +142,16 @@ def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
 
 
 # pyzmq's flags are enums whose arithmetic in Python costs more than the call; its multipart helpers do it per frame.
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_POLLIN = int(zmq.POLLIN)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_send = PlainSocket.send  # pyzmq's own adds what drafts of ZeroMQ need
 _FRAMES_MAX = 8  # of one message that are kept: no command has more, so what has is refused by its number
 FOREIGN_FRAMES_MAX = 1000  # of a message in another protocol
 
 
 def readable(socket: Socket) -> bool:
     """A whole message is there. Asking costs half of what being refused one costs."""
-    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+    return bool(zmq_poll([(socket, _POLLIN)], 0))  # its option EVENTS says the same, but looks its number up in an enum first
 
 
 def receive_from(router: Socket) -> tuple[bytes, list[bytes]]:
@@ -170,17 +173,20 @@ def receive(socket: Socket, frames_max: int = _FRAMES_MAX) -> list[bytes]:
 
 def send(socket: Socket, frames: Sequence[Buffer]) -> None:
     """One message, whole or not at all. Raises zmq.Again: the peer does not read; EHOSTUNREACH: it is gone."""
-    for frame in frames[:-1]:
-        socket.send(frame, _MORE)
-    socket.send(frames[-1], _NOBLOCK)
+    if len(frames) > 1:
+        for frame in frames[:-1]:
+            _send(socket, frame, _MORE)
+    _send(socket, frames[-1], _NOBLOCK)
 
 
 def deliver(socket: Socket, frames: Sequence[Buffer]) -> str | None:
     """Send by a ROUTER or DEALER; the reason if it did not leave."""
     try:
-        send(socket, frames)
+        for frame in frames[:-1]:
+            _send(socket, frame, _MORE)
+        _send(socket, frames[-1], _NOBLOCK)
     except zmq.Again:
-        return "the peer does not read"
+        return DOES_NOT_READ
     except zmq.ZMQError as error:
         if error.errno == zmq.EHOSTUNREACH:
             return "the peer is gone"

@@ -125,6 +125,7 @@ class Raw:
         self.context: zmq.Context[Socket] = zmq.Context()
         self.socket = self.context.socket(kind)
         self.socket.linger = 0
+        self.prepare()
         if identity:
             self.socket.routing_id = identity
         if kind == zmq.ROUTER:
@@ -132,6 +133,9 @@ class Raw:
         else:
             self.socket.connect(endpoint)
         self.endpoint = self.socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def prepare(self) -> None:
+        """More options, before it binds or connects."""
 
     def send(self, *frames: bytes) -> None:
         self.socket.send_multipart(frames)

@@ -204,7 +204,6 @@ class Mdp(Broker):
             # Dropped alone, it would leave a worker that is done and a broker that waits. "Treating that peer as invalid" it is.
             self._unexpected(peer, tongue, worker, "its worker answered without a body")
             return "bad-frames"
-        self._workers.see(worker)
         return self._workers.answer(worker, frames[0], frames[2:], last)
 
     def _partial(self, peer: bytes, tongue: Tongue, worker: Worker | None, frames: Frames) -> str:

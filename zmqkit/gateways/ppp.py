@@ -14,7 +14,8 @@ Rule 3  "The first message in any conversation MUST be W:READY" (RFC 6), but who
         if we greeted it and waited for READY, for ever. So from a worker that we do not know a HEARTBEAT is as good as READY, and so
         is a REPLY, whose request is not ours. The price: one that is busy for an earlier queue gets its next request early, and
         keeps it until it is done. Anything else from a stranger is dropped.
-Rule 4  A request has one body frame, for the Guide's worker takes messages of exactly three frames and is silent about others.
+Rule 4  READY of a worker that we know is no second worker, and means that it began anew only if it goes on as one that waits for work.
+Rule 5  A request has one body frame, for the Guide's worker takes messages of exactly three frames and is silent about others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from collections.abc import Sequence
 from zmqkit.gateways.broker import Broker
 from zmqkit.gateways.clients import REQUEST_SECONDS, Call, size_of
 from zmqkit.gateways.desk import Desk, Frames, Request, Send
-from zmqkit.gateways.workers import Worker
 
 FRONTEND, BACKEND = 0, 1
 READY, HEARTBEAT = b"\x01", b"\x02"
@@ -62,6 +62,7 @@ class Ppp(Broker):
     def tick(self, now: float) -> None:
         self._workers.listen(now)
         self._workers.expire()
+        self._workers.decide()
         while (worker := self._workers.overdue()) is not None:
             # Its next HEARTBEAT makes it ready again (rule 3). If it does run that job still, it keeps the next one until then.
             self._workers.forget(worker, "")
@@ -95,16 +96,13 @@ class Ppp(Broker):
             if self._workers.enlist(peer, self._service) is None:
                 return "too-many-workers"
             return "stray-reply" if is_reply else ""
-        self._workers.see(worker)  # whatever it says, it is there
         if is_reply:
             return self._workers.answer(worker, frames[0], frames[2:])
-        return self._signal(worker, signal)
-
-    def _signal(self, worker: Worker, signal: bytes) -> str:
         if signal == READY:
-            # It began anew under its old routing id, or what we sent never came: it holds nothing of ours.
-            self._workers.restart(worker, "its worker began anew")
-        return "" if signal in (READY, HEARTBEAT) else "bad-message"
+            self._workers.greet(worker)
+            return ""
+        self._workers.see(worker)  # whatever it says, it is there
+        return "" if signal == HEARTBEAT else "bad-message"
 
     # -- what the desk says -----------------------------------------------------------------------------------------------
 

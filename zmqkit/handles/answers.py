@@ -64,7 +64,7 @@ def decoded(parcel: Parcel) -> list[Any] | None:
 class Waiter:
     """A thread that waits for one answer."""
 
-    __slots__ = ("_gate", "_value", "error", "place", "ticket")
+    __slots__ = ("_done", "_gate", "_value", "error", "place", "ticket")
 
     ticket: CallTicket
     place: int
@@ -72,18 +72,19 @@ class Waiter:
     def __init__(self) -> None:
         self._gate = threading.Lock()
         self._gate.acquire()
+        self._done = False
         self.error: Exception | None = None
 
     def done(self) -> bool:
-        return not self._gate.locked()
+        return self._done
 
     def settle(self, value: Any) -> None:
-        self._value = value
-        self._gate.release()
+        self._value, self._done = value, True
+        self.ticket.calls.turn_ends.append(self._gate.release)
 
     def fail(self, error: Exception) -> None:
-        self.error = error
-        self._gate.release()
+        self.error, self._done = error, True
+        self.ticket.calls.turn_ends.append(self._gate.release)
 
     def value(self) -> Any:
         """Wait for it; the machine ends every call in time. Interrupted, the call is cancelled."""

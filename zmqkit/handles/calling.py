@@ -154,6 +154,7 @@ class Calls:
         packing = _Packing()
         self.threads = Sender(self, CallTicket, lambda body: packing.pack(body))
         self._reactor = self.first.reactor
+        self.turn_ends = self._reactor.turn_ends
         self._begun: list[CallTicket] = []  # not handed over yet
         self._words: deque[Callable[[], None]] = deque()  # about calls that were
         self._under_way: dict[CallTicket, None] = {}

@@ -135,9 +135,17 @@ class Peer:
             serving.start()
         return serving
 
-    def _crew(self) -> Crew:
+    def _serve_apart(self, side: str, offers: dict[str, Callable[[Any], Any]], threads: int) -> tuple[list[Service], Serving]:
+        """These services, in threads that run no others; nor does `serve` run these."""
+        crew = self._crew(side)
+        services = [crew.add(name, function, None) for name, function in offers.items()]
+        serving = Serving(crew, threads, "auto")
+        serving.start()
+        return services, serving
+
+    def _crew(self, side: str = "threads") -> Crew:
         session = self._server
-        return session.crew("threads", lambda: Crew(session))
+        return session.crew(side, lambda: Crew(session))
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 

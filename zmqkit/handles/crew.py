@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from zmqkit.handles.session import Session
 from zmqkit.wire import SERVICE_MARK
 
 Function = Callable[[Any], Any]
+EVERYBODY = 2**32
 
 
 class Service:
@@ -50,16 +52,18 @@ class Handlers(Protocol):
     def stop(self) -> None: ...
 
     def ring(self) -> None:
-        """Something came. With the crew's `changed` held, perhaps on the I/O thread."""
+        """Something came. With the crew's lock held, perhaps on the I/O thread."""
 
 
 class Crew:
-    """`changed` is the lock, and what threads wait for, of the crew and all its inboxes."""
+    """`lock` is that of the crew and all its inboxes."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
         self.news = 0
+        self.sleepers: deque[threading.Lock] = deque()  # one of each thread that waits; what a Condition does, with fewer steps
+        self._called = 0  # so many are to be called when this turn of the I/O thread ends
         self.taken, self.taken_at = 0, -inf  # calls in handlers' hands, and when one last was taken; of the I/O thread
         self._line: tuple[Requests, ...] = ()  # where something waits
         self._turn = 0
@@ -182,10 +186,10 @@ class Crew:
         self._turn = turn = self._turn + 1  # that two threads may count as one does no harm
         for place in range(len(line)):
             inbox = line[(turn + place) % len(line)]
-            call = inbox.take_call()
+            call = inbox.take_call() if inbox.waits() else None
             if call is not None:
                 return call
-            with self.changed:
+            with self.lock:
                 if inbox.lined and not inbox.waits():
                     inbox.lined = False
                     self._line = tuple(other for other in self._line if other is not inbox)
@@ -193,24 +197,37 @@ class Crew:
 
     def wait(self, seen: int, ended: Callable[[], bool]) -> None:
         """For a thread: until there is news after `seen`, or its pool has ended."""
-        with self.changed:
-            if self.news == seen and not ended():
-                self.changed.wait()
+        gate = threading.Lock()
+        gate.acquire()
+        with self.lock:
+            if self.news != seen or ended():
+                return
+            self.sleepers.append(gate)
+        gate.acquire()
 
     def notify(self, inbox: Requests, count: int | None) -> None:
-        """With `changed` held."""
+        """With the lock held, on the I/O thread. `count` None: for all."""
         self.news += 1
         if not inbox.lined and inbox.waits():
             inbox.lined = True
             self._line = (*self._line, inbox)
-        self.changed.notify_all() if count is None else self.changed.notify(count)
+        if not self._called:
+            self.session.reactor.turn_ends.append(self._call)
+        self._called += EVERYBODY if count is None else count
         for pool in self._pools:
             pool.ring()
 
+    def _call(self) -> None:
+        with self.lock:
+            called, self._called = min(self._called, len(self.sleepers)), 0
+            for _ in range(called):
+                self.sleepers.popleft().release()
+
     def wake(self) -> None:
-        with self.changed:
+        with self.lock:
             self.news += 1
-            self.changed.notify_all()
+            self._called = EVERYBODY
+            self._call()
             for pool in self._pools:
                 pool.ring()
 

@@ -56,7 +56,8 @@ class Inbox:
     def __init__(self, session: Session, queue: str) -> None:
         self.session, self.queue = session, queue
         self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()  # of `changed`; taken by itself it costs no call
+        self.changed = threading.Condition(self.lock)
         self.listeners: deque[Listener] = deque()  # of loops, beside the threads that wait for `changed`; each is told once
         self.news, self.sleepers = 0, 0  # counts what a waiter might have waited for; threads that wait
         self.demands: list[Demand] = []  # of loops that are running
@@ -127,7 +128,7 @@ class Inbox:
 
     def _advance(self, seen: Hand | None) -> bool:
         """`seen` gave nothing: put the next lease in front. False: there is nothing to take now."""
-        with self.changed:
+        with self.lock:
             if self.front is not seen:
                 return True  # another thread was faster
             if seen is not None and not seen.lease.revoked and length_hint(seen.cursor):
@@ -138,7 +139,7 @@ class Inbox:
             return self.front is not None
 
     def took_by_get(self, hand: Hand, count: int) -> None:
-        with self.changed:
+        with self.lock:
             self._taken_by_get += count
             hand.got = self.restated = True
 
@@ -146,7 +147,7 @@ class Inbox:
         """Until there is news after `seen`, or for `timeout`."""
         if self.words:
             self.session.reactor.wake()  # room for the next one is made by what was settled
-        with self.changed:
+        with self.lock:
             if self.news == seen and self.session.error is None:
                 self.sleepers += 1
                 self.changed.wait(timeout)
@@ -156,7 +157,7 @@ class Inbox:
         """The same for a loop. False: there is news already."""
         if self.words:
             self.session.reactor.wake()
-        with self.changed:
+        with self.lock:
             if self.news != seen or self.session.error is not None:
                 return False
             self.listeners.append(listener)
@@ -282,7 +283,7 @@ class Inbox:
 
     def _let_go(self, spent: Hand) -> None:
         """Keep it no longer than those who took its messages do, so that dropping the last of these is noticed."""
-        with self.changed:
+        with self.lock:
             if self.front is spent:
                 self.front = None
 
@@ -310,7 +311,7 @@ class Inbox:
 
     def _give_back(self, count: int) -> None:
         """The last `count` of what waits goes back, uncounted."""
-        with self.changed:
+        with self.lock:
             for hand in reversed(self._all_hands()):
                 rest = list(hand.cursor)  # atomic: from here on nobody else takes one of them
                 kept = max(0, len(rest) - count)
@@ -342,7 +343,7 @@ class Inbox:
 
     def tell(self, count: int | None) -> None:
         """There is something for `count` waiters (None: for all) to look at."""
-        with self.changed:
+        with self.lock:
             self._notify(count)
 
     def _notify(self, count: int | None) -> None:
@@ -355,14 +356,14 @@ class Inbox:
     # -- the I/O thread: events ---------------------------------------------------------------------------------------------
 
     def granted(self, lease: HeldLease) -> None:
-        with self.changed:
+        with self.lock:
             self._hands.append(Hand(self, lease))
             self._received += lease.count
             self._notify(lease.count)
 
     def revoked(self, lease: HeldLease) -> None:
         """What waits of it is dropped. What runs is told when it wants to settle."""
-        with self.changed:
+        with self.lock:
             for hand in self._all_hands():
                 if hand.lease is lease:
                     rest = list(hand.cursor)

@@ -8,6 +8,7 @@ microsecond to make, another to complete, and the garbage collector walks its pa
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
@@ -68,11 +69,12 @@ class Ticket:
     """A batch from the first `put` into it until its outcome. `lock` is its producer's."""
 
     __slots__ = ("bytes", "count", "done", "durability", "failure", "handed", "headers", "listeners", "lock", "messages", "node", "run",
-                 "seen", "seq", "withdrawn")  # fmt: skip
+                 "seen", "seq", "turn_ends", "withdrawn")  # fmt: skip
 
-    def __init__(self, lock: threading.Lock, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, lock: threading.Lock, run: Callable[[Callable[[], None]], None], turn_ends: deque[Callable[[], None]]) -> None:
         self.lock = lock
         self.run = run  # runs a callback away from the I/O thread
+        self.turn_ends = turn_ends  # of the reactor
         self.messages: list[bytes] = []
         self.headers: list[dict[str, Any] | None] | None = None
         self.bytes = 0
@@ -140,7 +142,10 @@ class Ticket:
             return True
         gate = threading.Lock()
         gate.acquire()
-        self.listen(lambda _: gate.release())
+        with self.lock:
+            if self.done:
+                return True
+            self.listeners.append(lambda _: self.turn_ends.append(gate.release))
         return gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
 
     def value(self, place: int) -> Receipt:

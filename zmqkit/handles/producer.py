@@ -145,7 +145,7 @@ class Producer:
         if self._session.error is not None:
             self._session.admit()
         if self._open is None:  # else another thread was faster
-            self._open = self.newest = Ticket(self._lock, self._session.callbacks.run)
+            self._open = self.newest = Ticket(self._lock, self._session.callbacks.run, self._session.reactor.turn_ends)
         return self._open
 
     def no_room(self, timeout: float | None) -> NotSent:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from operator import length_hint
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -23,7 +24,7 @@ from zmqkit.machines.holdings import HeldLease
 from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
 from zmqkit.reactor import now
 from zmqkit.records import ranges_of
-from zmqkit.wire import SERVICE_MARK, BackKind, Status, Terms, Verdict
+from zmqkit.wire import SERVICE_MARK, BackKind, Terms, Verdict
 
 if TYPE_CHECKING:
     from zmqkit.handles.crew import Crew, Service
@@ -88,22 +89,23 @@ class Workload(ConsumerState):
     def window(self) -> int:
         if not self.autos:
             return min(WINDOW_MAX, self.fixed)
-        return min(WINDOW_MAX, self.fixed + self.taken + self._crew.free + self.ahead)
+        return min(WINDOW_MAX, self.fixed + self.open - self.buffered + self._crew.free + self.ahead)
 
     @property
     def slow_at(self) -> float:
-        waits = self.autos and self.ahead and (self.taken or self.buffered) and not self._crew.free
-        return self._crew.taken_at + SLOW_SECONDS if waits else float("inf")
+        waits = self.open and self.autos and self.ahead and not self._crew.free
+        return self._crew.taken_at + SLOW_SECONDS if waits else inf
 
     def report(self, handed: int, buffered: int, now: float) -> None:
         crew = self._crew
         if handed != self._handed:
             crew.taken_at = now
         super().report(handed, buffered, now)
-        crew.taken += self.taken - self._counted
-        self._counted = self.taken
+        taken = self.open - buffered
+        crew.taken += taken - self._counted
+        self._counted = taken
         # What one service does says nothing of the handlers that are free for it.
-        slow = not crew.free and (self.taken or self.buffered) and now >= crew.taken_at + SLOW_SECONDS
+        slow = self.open and now >= crew.taken_at + SLOW_SECONDS and not crew.free
         self.ahead = 0 if slow else max(1, self.ahead)
 
 
@@ -113,9 +115,9 @@ class Requests(Inbox):
         self.crew, self.name = crew, name
         self.service: Service | None = None  # None: closed
         self.state = Workload(self.queue, crew)
-        self.changed = crew.changed
+        self.lock = crew.lock
         self.answers: deque[Answer] = deque()
-        self.lined = False  # the crew knows that something waits here; with `changed` held
+        self.lined = False  # the crew knows that something waits here; with the lock held
         self._alive: WeakValueDictionary[int, CallHand] = WeakValueDictionary()  # by token: also those whose calls all run
 
     # -- handlers' threads ----------------------------------------------------------------------------------------------
@@ -160,14 +162,23 @@ class Requests(Inbox):
     def pump(self, moment: float) -> bool:
         if self.answers:
             self._reply()
+        elif self.service is not None and self._quiet():
+            return False
         super().pump(moment)
         if self.service is None and not self.demands and self.state.idle and not self._alive:
             self.session.forget(self)
         return False  # who was answered waits for it: the next turn is not put off
 
+    def _quiet(self) -> bool:
+        """Nothing is in anybody's hands, and nothing was said: a turn changes nothing here."""
+        state = self.state
+        return not (state.open or state.working or self.words or self.forgotten or self.restated or self.front or self._hands)
+
     def _reply(self) -> None:
         answers = self.answers
-        told = [answers.popleft() for _ in range(len(answers))]
+        told = []
+        for _ in range(len(answers)):
+            told.append(answers.popleft())
         runs = _runs(told)
         if len(runs) > FEW_RUNS:  # handlers that waited have ended in any order
             told.sort(key=_place)  # stable: the parts of a call stay in order, and its end behind them
@@ -182,7 +193,7 @@ class Requests(Inbox):
         elif lease.revoked:
             machine.drop(lease, first, len(messages))
         else:
-            machine.reply(lease, first, len(messages), Status(status), Parcel.of(messages))
+            machine.reply(lease, first, len(messages), status, Parcel.of(messages))
 
     def _hand_back(self, lease: HeldLease, places: Sequence[int]) -> None:
         self._given_back += len(places)
@@ -200,7 +211,7 @@ class Requests(Inbox):
 
     def granted(self, lease: HeldLease) -> None:
         hand = self._alive[lease.token] = CallHand(self, lease)
-        with self.changed:
+        with self.lock:
             self._hands.append(hand)
             self._received += lease.count
             self._notify(lease.count)
@@ -215,7 +226,7 @@ class Requests(Inbox):
         if hand is None:
             return
         mask = ((1 << count) - 1) << offset
-        with self.changed:
+        with self.lock:
             hand.cancelled |= mask
             rest = list(hand.cursor)
             kept = [index for index in rest if not mask >> index & 1]

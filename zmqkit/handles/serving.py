@@ -33,9 +33,8 @@ def body_of(call: Current, load: Callable[[Any], Any] | None) -> Any:
 
 
 def answer_ok(call: Current, value: Any, pack: Pack) -> None:
-    """Its value, to a caller that wants one. Raises what the handler could have raised."""
-    inbox = call.hand.inbox
-    inbox.answer(call, Status.OK, packed(call, value, pack))
+    """Its value, to a caller that wants one; the I/O thread is not woken yet. Raises what the handler could have raised."""
+    call.hand.inbox.answers.append((call.hand, call.index, Status.OK, packed(call, value, pack)))
 
 
 def packed(call: Current, value: Any, pack: Pack) -> bytes:
@@ -114,14 +113,20 @@ class Serving(Pool):
 
     def _run(self) -> None:
         crew, pack = self._crew, packer()
+        wake, answered = crew.session.reactor.wake, False
         while not self._ended:
             seen = crew.news
             call = crew.take()
+            if answered:
+                wake()  # not before: the I/O thread needs the interpreter, which is free when we wait, right behind this
             if call is None:
                 crew.wait(seen, lambda: self._ended)
+                answered = False
             else:
                 _answer(call, pack)
+                answered = True
                 del call  # while we wait its lease must not look as if somebody still had it
+        wake()
 
 
 def _answer(call: Current, pack: Pack) -> None:

@@ -57,7 +57,7 @@ class Session:
         self.callbacks = Callbacks()
         self.calls: Calls  # of its client, which may have other sessions beside this one
         self.siblings: tuple[Session, ...] = (self,)
-        self.crews: dict[str, Crew] = {}  # services for threads, and for asyncio
+        self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
         self.failures: list[Ticket] = []
         self._started = False
         self._lock = threading.Lock()
@@ -238,7 +238,7 @@ class Session:
         machine.tick(moment)
         self.hot = False  # before looking: an ack that comes after it wakes us
         hot = False
-        for inbox in self.inboxes:
+        for inbox in list(self._inboxes.values()):
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)

@@ -83,8 +83,8 @@ class Titanic:
         offers: dict[str, Callable[[Any], Frames]] = {
             "titanic.request": self.request, "titanic.reply": self.reply, "titanic.close": self.forget,
         }  # fmt: skip
-        self._services = [self._node.service(name, function) for name, function in offers.items()]
-        self._serving = self._node.serve(threads=self._threads, block=False)
+        # Apart: what else this node serves, if it is slow, would leave no thread to say 200.
+        self._services, self._serving = self._node._serve_apart("titanic", offers, self._threads)
         self._work = self._requests.work(self._execute, threads=self._threads, credit=self._threads, block=False)
         self._sweeper.start()
         return self

@@ -29,8 +29,11 @@ class Answering:
         if self._settling.overwhelmed(client):
             self._core.drop("too-many-answers", client.peer, f"REPLY of {command.count}")
             return
+        whole = command.parcel
+        if whole.columns is not None:
+            whole = Parcel(whole.count, whole.sizes, whole.body)
         for token, offset, count, status in command.ranges:
-            bodies = Parcel(command.count, command.parcel.sizes, command.parcel.body).split(place, count)
+            bodies = whole if count == whole.count else whole.split(place, count)
             place += count
             verdicts = self._reply(client, token, offset, count, status, bodies)
             self._settling.owe(client, False, verdicts)
@@ -47,8 +50,11 @@ class Answering:
             job: Job = lease.batch  # type: ignore[assignment]
             lease.open ^= mask
             self._leave(job, lease)
-            for first, length in ranges_of(mask):
-                self._calls.answered(job, lease.offset + first, length, status, bodies.split(first - offset, length))
+            if mask == asked:  # as almost always
+                self._calls.answered(job, lease.offset + offset, count, status, bodies)
+            else:
+                for first, length in ranges_of(mask):
+                    self._calls.answered(job, lease.offset + first, length, status, bodies.split(first - offset, length))
             self._leasing.ended(lease, mask)
         if not revoked:
             return [(token, offset, count, int(Verdict.OK))]

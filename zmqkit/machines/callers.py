@@ -11,6 +11,7 @@ from bisect import bisect_right, insort
 from collections import deque
 from typing import NamedTuple
 
+from zmqkit.machines.replies import Answer
 from zmqkit.machines.service import Job
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Part, Reply
@@ -62,7 +63,7 @@ class Kept:
 
 
 class Caller:
-    __slots__ = ("_budget", "_firsts", "answers", "client", "jobs", "kept", "open", "relinked", "replied", "serial", "unread")
+    __slots__ = ("_budget", "_firsts", "answered", "answers", "client", "jobs", "kept", "open", "relinked", "replied", "serial", "unread")
 
     def __init__(self, client: bytes, budget: Budget) -> None:
         self.client, self._budget = client, budget
@@ -74,7 +75,8 @@ class Caller:
         self.replied = 0  # of the newest REPLY that it has
         self.kept: deque[Told] = deque()
         self.relinked = False  # a new link has not said yet which REPLYs it lacks
-        self.answers: list[tuple[Job, int, int, int, Parcel]] = []  # of this turn: job, offset, count, status, bodies
+        self.answers: list[Answer] = []  # of this turn
+        self.answered: list[Job] = []  # what each of them is about
 
     @property
     def busy(self) -> bool:
@@ -93,7 +95,8 @@ class Caller:
 
     def answer(self, job: Job, offset: int, count: int, status: int, parcel: Parcel) -> None:
         """The outcome of these calls, for the REPLY of this turn."""
-        self.answers.append((job, offset, count, status, parcel))
+        self.answers.append((job.first + offset, 0, count, status, parcel))
+        self.answered.append(job)
         self._budget.used += len(parcel.body)
         job.serial = max(job.serial, self.serial + 1)  # of that REPLY, at least: the job is kept until it has come
 
@@ -120,15 +123,13 @@ class Caller:
         """It has no open call, and all that was told of it has come."""
         if not job.open and job.serial <= self.replied and self.jobs.pop(job.first, None) is not None:
             del self._firsts[bisect_right(self._firsts, job.first) - 1]
-            self._release(job)
-
-    def _release(self, job: Job) -> None:
-        if job.stream is not None:
-            job.stream.arrived(job.stream.last)
+            if job.stream is not None:
+                job.stream.arrived(job.stream.last)
 
     def clear(self) -> None:
         """It will not come back."""
         self._budget.used -= sum(len(told.reply.parcel.body) for told in self.kept)
         self._budget.used -= sum(len(parcel.body) for *_, parcel in self.answers)
         for job in self.jobs.values():
-            self._release(job)
+            if job.stream is not None:
+                job.stream.arrived(job.stream.last)

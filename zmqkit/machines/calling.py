@@ -26,6 +26,7 @@ VERDICT_SECONDS = 0.05  # after the deadline: the node knows whether a worker ha
 WINDOW_CALLS = 8192  # under way at once; more wait here
 CUT_SECONDS = 600.0  # a node forgets the calls of a client of which it has not heard for twice as long
 SPENT = Parcel(0, b"", b"")
+_ANSWERS = Status.OK, Status.ERROR, Status.END  # by their numbers
 _VERDICTS = {
     Status.NO_WORKER: Outcome.NO_WORKER, Status.UNDISPATCHED: Outcome.UNDISPATCHED, Status.MAYBE_EXECUTED: Outcome.MAYBE_EXECUTED,
 }  # fmt: skip
@@ -54,7 +55,7 @@ class Flight:
 
     def command(self, offset: int, count: int, now: float, replied: int) -> Call:
         seconds = min(1e10, max(0.0, self.deadline - now))
-        parcel = self.parcel.split(offset, count)
+        parcel = self.parcel if count == self.count else self.parcel.split(offset, count)
         return Call(
             self.service, self.first + offset, count, seconds, self.attempts, self.epoch, self.key, self.parts and self.parts - self.got,
             replied, parcel,
@@ -158,11 +159,13 @@ class Calling:
             if flight.open:
                 flight.out = True
                 self._under_way += flight.open.bit_count()
-                said += [flight.command(offset, count, now, self.replied) for offset, count in ranges_of(flight.open)]
+                for offset, count in ranges_of(flight.open):
+                    said.append(flight.command(offset, count, now, self.replied))
                 flight.epoch = flight.epoch or self._epoch
-        said += self.words
-        self._unproven.extend((beat, word) for word in self.words if type(word) is Cancel)
-        self.words = []
+        if self.words:
+            said += self.words
+            self._unproven.extend((beat, word) for word in self.words if type(word) is Cancel)
+            self.words = []
         return said
 
     def replied_to(self, reply: Reply) -> None:
@@ -176,14 +179,15 @@ class Calling:
                 flight = self._find(number)
                 length = min(end, flight.first + flight.count if flight is not None else number + 1) - number
                 if flight is not None:
-                    self._ended(flight, number - flight.first, length, status, reply.parcel.split(place, length))
+                    bodies = reply.parcel if length == reply.count else reply.parcel.split(place, length)
+                    self._ended(flight, number - flight.first, length, status, bodies)
                 number, place = number + length, place + length
 
     def _ended(self, flight: Flight, offset: int, count: int, status: int, parcel: Parcel) -> None:
         for first, length in ranges_of(((1 << count) - 1) << offset & flight.open):
-            bodies = parcel.split(first - offset, length)
-            if status <= Status.END:
-                self.events.append(Answered(flight.ticket, first, length, Status(status), bodies))
+            bodies = parcel if length == count else parcel.split(first - offset, length)
+            if status < len(_ANSWERS):
+                self.events.append(Answered(flight.ticket, first, length, _ANSWERS[status], bodies))
                 self._close(flight, ((1 << length) - 1) << first)
             else:
                 text = bytes(bodies.messages()[0]).decode(errors="replace")

@@ -15,7 +15,7 @@ from math import inf
 from zmqkit.machines.callers import Budget, Caller, Kept
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.keys import Keys
-from zmqkit.machines.replies import gathered
+from zmqkit.machines.replies import Answer, gathered
 from zmqkit.machines.service import Job, Service
 from zmqkit.machines.session import Client
 from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
@@ -38,7 +38,7 @@ class Calls:
         self.budget = Budget()
         self.keys = Keys()
         self.callers: dict[bytes, Caller] = {}
-        self._answered: dict[bytes, Caller] = {}  # in this turn
+        self.answering: dict[bytes, Caller] = {}  # in this turn
         self._due: list[tuple[float, int, Job]] = []  # a heap
         self._begun = 0  # jobs, ever: what is due at the same time ends in this order
         self._ended = 0  # of those in the heap
@@ -50,7 +50,8 @@ class Calls:
         caller = self.callers.get(client.id)
         if caller is None:
             caller = self.callers[client.id] = Caller(client.id, self.budget)
-        caller.arrived(command.replied)
+        if command.replied > caller.replied:
+            caller.arrived(command.replied)
         known = caller.find(command.first)
         if known is not None:
             return self._hasten(known, core.now + command.seconds)  # rule 1: a new link has told again what there is to tell
@@ -116,11 +117,12 @@ class Calls:
             joined.deadline, joined.attempts = max(joined.deadline, job.deadline), max(joined.attempts, job.attempts)
 
     def _offer(self, job: Job) -> None:
-        if job.impatient and not self.serves(job.service):
+        service = job.service
+        if job.impatient and not self.serves(service):
             self._conclude(job, job.open, Status.NO_WORKER)
         else:
-            job.service.wait(job, job.open)
-            self._core.hungry[job.service.number] = job.service
+            service.wait(job, job.open)
+            self._core.hungry[service.number] = service
 
     def serves(self, service: Service) -> bool:
         """Is there a worker that has been heard of lately?"""
@@ -204,6 +206,8 @@ class Calls:
             for waiter in job.waiters:
                 self._answer(waiter, 0, 1, status, parcel)
             job.waiters = []
+        elif job.open & mask == mask:  # as almost always
+            self._answer(job, offset, count, status, parcel)
         else:
             for first, length in ranges_of(job.open & mask):
                 self._answer(job, first, length, status, parcel.split(first - offset, length))
@@ -250,7 +254,7 @@ class Calls:
         if self.budget.used + len(parcel.body) > ANSWERS_BYTES_MAX:
             status, parcel = Status.MAYBE_EXECUTED, _texts("answered, but this node holds as many answers as it can", count)
         caller.answer(job, offset, count, status, parcel)
-        self._answered[caller.client] = caller
+        self.answering[caller.client] = caller
         self._close(job, ((1 << count) - 1) << offset)
 
     def _close(self, job: Job, mask: int) -> None:
@@ -270,22 +274,22 @@ class Calls:
 
     def flush(self) -> None:
         """One REPLY for all answers to one caller in this turn."""
-        for caller in self._answered.values():
-            answers, caller.answers = caller.answers, []
-            start = 0
-            while start < len(answers):
-                start = self._reply(caller, answers, start)
-        self._answered.clear()
+        for caller in self.answering.values():
+            answers, jobs = caller.answers, caller.answered
+            caller.answers, caller.answered = [], []
+            while answers:
+                used = self._reply(caller, answers, jobs)
+                answers, jobs = answers[used:], jobs[used:]
+        self.answering.clear()
 
-    def _reply(self, caller: Caller, answers: list[tuple[Job, int, int, int, Parcel]], start: int) -> int:
-        """Send what fits one REPLY; returns where the rest starts."""
+    def _reply(self, caller: Caller, answers: list[Answer], jobs: list[Job]) -> int:
+        """Send what fits one REPLY; says how many of these answers did."""
         caller.serial += 1
-        numbered = ((job.first + offset, 0, count, status, parcel) for job, offset, count, status, parcel in answers[start:])
-        reply, used = gathered(caller.serial, numbered, joins=True)
-        caller.keep(reply, [job for job, *_ in answers[start : start + used]])
+        reply, used = gathered(caller.serial, answers, joins=True)
+        caller.keep(reply, jobs[:used])
         if not caller.relinked:
             self._core.send(self._core.clients[caller.client].peer, reply)
-        return start + used
+        return used
 
     # -- links and time -------------------------------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class Calls:
         """It will not come back."""
         caller = self.callers.pop(client.id, None)
         if caller is not None:
-            self._answered.pop(client.id, None)
+            self.answering.pop(client.id, None)
             caller.clear()
             for job in list(caller.jobs.values()):
                 self._forget(job, job.open)

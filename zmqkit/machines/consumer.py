@@ -50,7 +50,7 @@ class ConsumerState:
         self._taken_at = -inf  # when the application last took one
         self._handed = 0
         self._settled, self._busy = 0, 0.0  # measured: messages, seconds
-        self._reported, self._working = 0.0, False  # at the last report: when, and was there anything to work on
+        self._reported, self.working = 0.0, False  # at the last report: when, and was there anything to work on
 
     @property
     def taken(self) -> int:
@@ -58,7 +58,7 @@ class ConsumerState:
 
     @property
     def window(self) -> int:
-        auto = max(0, self.taken - self.got) + self.ahead if self.autos else 0
+        auto = max(0, self.open - self.buffered - self.got) + self.ahead if self.autos else 0
         return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
 
     @property
@@ -92,19 +92,19 @@ class ConsumerState:
 
     def report(self, handed: int, buffered: int, now: float) -> None:
         """The application has taken `handed` messages since it began, and `buffered` wait. Call before reading `window`."""
-        if self._working:
+        if self.working:
             self._busy += now - self._reported
             if self._busy > MEASURE_SECONDS:
                 self._settled, self._busy = self._settled // 2, self._busy / 2
-        self._reported, self._working = now, self.open > 0
+        self._reported, self.working = now, self.open > 0
         if handed != self._handed:
             self._handed, self._taken_at = handed, now
         self.buffered = buffered
-        if self.idle_handlers or not self.taken or now < self._taken_at + SLOW_SECONDS:
+        if self.idle_handlers or self.open == buffered or now < self._taken_at + SLOW_SECONDS:
             self.ahead = max(1, self.ahead)
         else:
             self.ahead = 0
-        if self.autos:
+        if self.autos and self._may_change:
             self._follow_work()
 
     def echoed(self) -> None:
@@ -113,7 +113,7 @@ class ConsumerState:
         self._follow_work()
 
     def _follow_work(self) -> None:
-        if not self._may_change or not self.ahead:
+        if not self.ahead:
             return
         target = min(AHEAD_MESSAGES_MAX, int(self._settled / self._busy * AHEAD_SECONDS)) if self._busy else 1
         if target > self.ahead:
@@ -127,7 +127,6 @@ class ConsumerState:
         What somebody asked for is said at once, and so is that nothing may come ahead any more: else what goes back would return
         at once. What "auto" wants is said once per echo, and only if it matters.
         """
-        window = self.window
         if not self.autos or not self.ahead:
-            return window != self.stated
-        return clocked and window - self.stated >= max(1, self.stated // 4)
+            return self.window != self.stated
+        return clocked and self.window - self.stated >= max(1, self.stated // 4)

@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from math import inf
-from typing import NamedTuple
 
+from zmqkit import wire
 from zmqkit.machines.events import Allowed, Cancelled, Event, Judged, Revoked
-from zmqkit.machines.replies import gathered
+from zmqkit.machines.replies import Answer, gathered
 from zmqkit.parcel import Parcel
 from zmqkit.records import mask_of, ranges_of
 from zmqkit.wire import (
     ENTRIES_MAX,
-    Answer,
     Back,
     BackKind,
     Cancel,
@@ -36,15 +35,6 @@ from zmqkit.wire import (
 
 REPLIES_SPARE = 16
 MARGIN = 0.95  # of grace and of lease: two clocks may differ in speed
-
-
-class Ended(NamedTuple):
-    """Calls of a lease that were answered."""
-
-    offset: int
-    count: int  # type: ignore[assignment]
-    status: int
-    bodies: Parcel
 
 
 class HeldLease:
@@ -87,13 +77,9 @@ class HeldLease:
         self.watched = False  # somebody waits for the verdicts
         self.terms = lease.terms  # of calls
         self.ends_at = inf  # of calls: none is started at or after it
-        self.replies: list[Ended] = []  # said, and to be said again on a new link
+        self.replies: list[Answer] = []  # said, and to be said again on a new link
         self.parts: deque[Part] = deque()  # of a stream: those that may not have reached its caller
         self.parts_made = 0
-
-    @property
-    def spent(self) -> bool:
-        return not (self.open or self.unanswered or self.returning)
 
     def move_gate(self, proven: float) -> None:
         """`proven`: sending time of the newest echoed beat."""
@@ -111,7 +97,7 @@ class Holdings:
         self.shortest = inf  # no lease in hand is shorter, in seconds
         self._done: list[tuple[int, int, int]] = []  # ranges to say
         self._hurry = False
-        self._replies: list[tuple[int, Ended]] = []  # to say, with the token of each
+        self._replies: list[Answer] = []  # to say
         self._parts: list[Part] = []  # to say
         self._words: deque[Back | Save] = deque()  # to say
         self._unproven: deque[tuple[int, Back | Save]] = deque()  # said; the echo of a beat above this one proves it
@@ -160,9 +146,9 @@ class Holdings:
         mask = self._close(lease, offset, count)
         lease.unanswered |= mask
         for first, length in ranges_of(mask):
-            ended = Ended(first, length, status, parcel.split(first - offset, length))
-            lease.replies.append(ended)
-            self._replies.append((lease.token, ended))
+            answer = lease.token, first, length, status, parcel if length == count else parcel.split(first - offset, length)
+            lease.replies.append(answer)
+            self._replies.append(answer)
         return mask.bit_count()
 
     def part(self, lease: HeldLease, offset: int, parcel: Parcel) -> None:
@@ -198,9 +184,7 @@ class Holdings:
         self._hurry = bool(self._done)
         calls = [lease for lease in self.leases.values() if lease.terms]
         self._parts = [part for lease in calls for part in lease.parts]
-        self._replies = [
-            (lease.token, ended) for lease in calls for ended in lease.replies if lease.unanswered & mask_of([ended[:2]])
-        ]
+        self._replies = [answer for lease in calls for answer in lease.replies if lease.unanswered & mask_of([answer[1:3]])]
 
     # -- what is said -------------------------------------------------------------------------------------------------
 
@@ -231,7 +215,7 @@ class Holdings:
         yield from parts
         replies, self._replies = self._replies, []
         while replies:
-            reply, used = gathered(0, ((token, *ended) for token, ended in replies), joins=False)
+            reply, used = gathered(0, replies, joins=False)
             replies = replies[used:]
             yield reply
 
@@ -271,7 +255,7 @@ class Holdings:
                     events.append(Revoked(lease))
         return events
 
-    def answered(self, answer: Answer) -> list[Event]:
+    def answered(self, answer: wire.Answer) -> list[Event]:
         events: list[Event] = []
         for token, offset, count, verdict in answer.ranges:
             lease = self.leases.get(token)
@@ -279,7 +263,7 @@ class Holdings:
                 continue
             lease.unanswered &= ~(((1 << count) - 1) << offset)
             if len(lease.replies) > 2 * lease.unanswered.bit_count() + REPLIES_SPARE:  # one long call holds up no memory of the others'
-                lease.replies = [ended for ended in lease.replies if lease.unanswered & mask_of([ended[:2]])]
+                lease.replies = [said for said in lease.replies if lease.unanswered & mask_of([said[1:3]])]
             if verdict != Verdict.OK or lease.watched:
                 events.append(Judged(lease, offset, count, Verdict(verdict)))
             self._bury(lease)
@@ -317,7 +301,7 @@ class Holdings:
         return events
 
     def _bury(self, lease: HeldLease) -> None:
-        if lease.spent:
+        if not (lease.open or lease.unanswered or lease.returning):
             self.leases.pop(lease.token, None)
             if not self.leases:
                 self.shortest = inf

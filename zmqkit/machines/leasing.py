@@ -37,8 +37,8 @@ class Leasing:
         self.adopt_calls: Callable[[Client, Lease], None]
         self.unserved: Callable[[Service], None]
         self.counter = 0  # of the newest token of this epoch
-        self._next_scan = inf  # in heard time
-        self._echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
+        self.next_scan = inf  # in heard time: `tick` is due then
+        self.echoes: dict[bytes, Client] = {}  # who is owed an answer to its READY
         self._drying: dict[int, bytes] = {}  # queue -> client that is let run dry for its suspects
 
     @property
@@ -55,29 +55,31 @@ class Leasing:
             queue = core.hungry.pop(next(iter(core.hungry)))
             if queue.ready and not queue.paused and not core.stopping and queue.consumers:
                 self._dispatch(queue)
-            else:
+            elif self._drying:
                 self._feed_again(queue)
 
     def _dispatch(self, queue: Queue | Service) -> None:
         suspects = bool(queue.returned) and queue.has_ready_suspects()
         while queue.ready:
-            consumers = [consumer for consumer in queue.consumers.values() if self._listens(queue, consumer)]
-            share = -(-queue.ready // len(consumers)) if consumers else 0  # no consumer takes what another could begin now
+            takers = [
+                (consumer, room) for consumer in queue.consumers.values() if (room := consumer.room) > 0 and self._listens(queue, consumer)
+            ]
+            share = -(-queue.ready // len(takers)) if takers else 0  # no consumer takes what another could begin now
             granted = False
-            for consumer in consumers:
+            for consumer, room in takers:
                 alone = suspects and not consumer.client.runs_any()
-                if queue.ready and consumer.room > 0 and self._grant(queue, consumer, min(share, consumer.room), alone):
+                if queue.ready and self._grant(queue, consumer, min(share, room), alone):
                     granted = True
             if not granted:
                 break
         if suspects and queue.ready and queue.has_ready_suspects():
             self._let_one_run_dry(queue)
-        else:
+        elif self._drying:
             self._feed_again(queue)
 
     def _listens(self, queue: Queue | Service, consumer: Consumer) -> bool:
         client = consumer.client
-        if consumer.room <= 0 or client.alone_token or len(client.leases) >= LEASES_MAX:
+        if client.alone_token or len(client.leases) >= LEASES_MAX:
             return False
         if self._drying and (dry_for := self._dries_for(client)) and (queue.number not in dry_for or client.runs_any()):
             return False
@@ -95,7 +97,7 @@ class Leasing:
         batch: Any
         batch, offset, count = picked
         self.counter += 1
-        token = self.newest_token
+        token = core.identity.epoch << TOKEN_COUNTER_BITS | self.counter
         lease = Lease(token, queue.number, client.id, client.link, batch, offset, count)
         lease.granted = core.heard
         lease.seconds = consumer.lease_seconds or queue.policy.lease
@@ -106,7 +108,7 @@ class Leasing:
         queue.lease(lease)
         core.leases[token] = client.leases[token] = lease
         consumer.open += count
-        self._next_scan = min(self._next_scan, lease.deadline, client.next_echo)
+        self.next_scan = min(self.next_scan, lease.deadline, client.next_echo)
         queue.consumers[client.id] = queue.consumers.pop(client.id)  # the next one's turn
         if isinstance(queue, Service):
             core.send(client.peer, queue.command(lease, client))
@@ -212,7 +214,7 @@ class Leasing:
             if lease.open and client.last_ready + grace < lease.deadline:
                 lease.deadline = client.last_ready + grace
                 lease.lost = True
-                self._next_scan = min(self._next_scan, lease.deadline)
+                self.next_scan = min(self.next_scan, lease.deadline)
 
     # -- READY ------------------------------------------------------------------------------------------------------
 
@@ -221,7 +223,7 @@ class Leasing:
         client.beat, client.seen, client.last_ready, client.beat_at = command.beat, command.seen, core.heard, core.now
         client.next_echo = core.heard + ECHO_AFTER
         client.revoke = []  # the newest READY restates all; so one ECHO is never about more tokens than one READY lists
-        self._echoes[client.id] = client
+        self.echoes[client.id] = client
         revoked: dict[int, int] = {}  # messages by queue (0: unknown) of tokens that are listed but not valid
         held = {entry.token: entry for entry in command.held}
         for token, entry in held.items():
@@ -244,7 +246,7 @@ class Leasing:
         client.stray = sum(revoked.values())
         self._set_windows(client, command, revoked)
         if client.leases:
-            self._next_scan = min(self._next_scan, client.next_echo)
+            self.next_scan = min(self.next_scan, client.next_echo)
 
     def _renew(self, client: Client, lease: Lease, seconds: float) -> None:
         policy = self._core.by_number[lease.queue].policy
@@ -281,31 +283,29 @@ class Leasing:
             self.unserved(queue)
 
     def owe_echo(self, client: Client) -> None:
-        self._echoes[client.id] = client
+        self.echoes[client.id] = client
 
     def echo(self) -> None:
         """Answer the READYs of this turn, after the leases they made possible."""
         core = self._core
-        for client in self._echoes.values():
+        for client in self.echoes.values():
             core.send(client.peer, Echo(client.beat, core.stopping, client.revoke))
             client.revoke = []
-        self._echoes.clear()
+        self.echoes.clear()
 
     # -- time -------------------------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:
         """At least once a beat while anything is held: what is longer than that counts as time in which nobody listened."""
-        if self._next_scan == inf:
+        if self.next_scan == inf:
             return inf
-        return min(self._next_scan + (self._core.now - self._core.heard), self._core.now + BEAT)
+        return min(self.next_scan + (self._core.now - self._core.heard), self._core.now + BEAT)
 
     def tick(self, spare: dict[bytes, Client]) -> None:
-        """End what has run out. `spare`: clients (by id) from whom there may be more to read."""
+        """At `next_scan`: end what has run out. `spare`: clients (by id) from whom there may be more to read."""
         core = self._core
-        if core.heard < self._next_scan:
-            return
-        self._next_scan = inf
+        self.next_scan = inf
         for client in core.clients.values():
             if not client.leases:
                 continue
@@ -313,12 +313,12 @@ class Leasing:
                 if lease.deadline <= core.heard and client.id not in spare:
                     self.end(lease, lease.open, LOST if lease.lost else EXPIRED if lease.link else ORPHANED)
                 else:
-                    self._next_scan = min(self._next_scan, max(lease.deadline, core.heard + 0.01))
+                    self.next_scan = min(self.next_scan, max(lease.deadline, core.heard + 0.01))
             if client.peer and client.holds_any():
                 if client.next_echo <= core.heard:
                     core.send(client.peer, Echo(client.beat, core.stopping, []))
                     client.next_echo = core.heard + ECHO_EVERY
-                self._next_scan = min(self._next_scan, client.next_echo)
+                self.next_scan = min(self.next_scan, client.next_echo)
 
     def adopt(self, record: records.Lease | records.Held) -> Lease:
         """A lease of the recovered log: an orphan until its holder lists it."""
@@ -349,5 +349,5 @@ class Leasing:
             lease.deadline = core.heard + policy.grace
             if lease.open and lease.batch.suspect >> lease.offset & 1:
                 core.clients[lease.client].alone_token = lease.token
-            self._next_scan = min(self._next_scan, lease.deadline)
+            self.next_scan = min(self.next_scan, lease.deadline)
 

@@ -15,18 +15,18 @@ from math import inf
 from typing import Any
 
 from zmqkit import framing, wire
-from zmqkit.machines import events as ev, phase
+from zmqkit.machines import events as ev, phases
 from zmqkit.machines.asks import Asks
 from zmqkit.machines.beats import Beats
 from zmqkit.machines.calling import Calling
 from zmqkit.machines.following import Following
 from zmqkit.machines.holdings import MARGIN, HeldLease, Holdings
 from zmqkit.machines.output import ClientOutput, Dropped
-from zmqkit.machines.phase import Phase
+from zmqkit.machines.phases import UP, Phase
 from zmqkit.machines.producer import WINDOW_BATCHES, WINDOW_BYTES, ProducerStream
 from zmqkit.machines.windows import Windows
 from zmqkit.parcel import Buffer, Parcel
-from zmqkit.wire import BackKind, Status
+from zmqkit.wire import BackKind
 
 
 class ClientMachine:
@@ -47,7 +47,7 @@ class ClientMachine:
         self.following = Following()
         self.call, self.cancel, self.more, self.flee = calling.call, calling.cancel, calling.more, calling.flee
         self._window = WINDOW_BATCHES, WINDOW_BYTES
-        self._beat, self._patience = phase.BEAT_SECONDS, phase.PATIENCE_SECONDS
+        self._beat, self._patience = phases.BEAT_SECONDS, phases.PATIENCE_SECONDS
         self._hurry = self._leaving = False
         self._greets = False  # WELCOME was heard, and nothing said since
         self._failures, self._at = 0, inf  # since the last echo; when the present phase has lasted long enough
@@ -75,7 +75,7 @@ class ClientMachine:
         """A command came in on the newest link."""
         self._clock(now)
         hears = _HEARS.get(type(command))
-        expected = self.phase in (Phase.UP, Phase.PARTING) or (self.phase is Phase.GREETING and type(command) in _GREETINGS)
+        expected = self.phase is UP or self.phase is Phase.PARTING or (self.phase is Phase.GREETING and type(command) in _GREETINGS)
         if hears is None or not expected:
             self._out.events.append(Dropped("unexpected", self.node, type(command).__name__))
         else:
@@ -91,24 +91,25 @@ class ClientMachine:
 
     def tick(self, now: float) -> None:
         """Time has passed: at `deadline`, or earlier."""
-        self._clock(now)
+        if now != self._now:
+            self._clock(now)
         self._remind = self._remind if now < self._remind else inf
         if self.calling.flights:
-            self.calling.tick(now, self.phase is Phase.UP)
-        if self.phase is Phase.UP:
+            self.calling.tick(now, self.phase is UP)
+        if self.phase is UP:
             if self.beats.out and self.beats.silent(self._heard) >= self._patience:
                 self._give_up(f"no heartbeat came back for {self._patience:g} s")
         elif now >= self._at:
             if self.phase is Phase.WAITING:
                 self._connect()
             elif self.phase is Phase.GREETING:
-                self._give_up(f"no answer within {phase.WELCOME_SECONDS:g} s")
+                self._give_up(f"no answer within {phases.WELCOME_SECONDS:g} s")
             elif self.phase is Phase.PARTING:
                 self._close()
 
     def take(self) -> ClientOutput:
         """What is to be done now: connect or close, sends in order, events. The driver must do all of it."""
-        if self.phase is Phase.UP:
+        if self.phase is UP:
             self._speak()
         out, self._out = self._out, ClientOutput()
         if self.calling.events:
@@ -123,9 +124,10 @@ class ClientMachine:
         """Call `tick` then at the latest; inf if time changes nothing."""
         if self._out.connect is not None or self._out.events:
             return self._now  # something has happened since the last `take`
-        if self.phase is not Phase.UP:
-            return min(self._at, self._remind, self.calling.deadline)
-        soonest = min(self._beat_due(), self._remind, self.calling.deadline, self.consumers.slow_at if self.consumers else inf)
+        calls_at = self.calling.deadline if self.calling.flights or self.calling.events else inf
+        if self.phase is not UP:
+            return min(self._at, self._remind, calls_at)
+        soonest = min(self._beat_due(), self._remind, calls_at, self.consumers.slow_at if self.consumers else inf)
         if self.beats.out:
             # At least once a beat, so that a longer pause is known to be ours and not the node's silence.
             soonest = min(soonest, self._now + min(self._beat, max(0.0, self._patience - self.beats.silent(self._heard))))
@@ -150,7 +152,7 @@ class ClientMachine:
 
     @property
     def up(self) -> bool:
-        return self.phase is Phase.UP
+        return self.phase is UP
 
     @property
     def settled(self) -> bool:
@@ -177,7 +179,7 @@ class ClientMachine:
         self.consumers[lease.queue].settled(settled)
         return settled
 
-    def reply(self, lease: HeldLease, offset: int, count: int, status: Status, parcel: Parcel) -> int:
+    def reply(self, lease: HeldLease, offset: int, count: int, status: int, parcel: Parcel) -> int:
         """End what is open of these calls, each with its body; says how many that were."""
         ended = self.holdings.reply(lease, offset, count, status, parcel)
         self.consumers[lease.queue].settled(ended)
@@ -224,7 +226,7 @@ class ClientMachine:
         self.link += 1
         self._out.connect, self._out.sends = self.link, []  # what was meant for an older link is not for this one
         self._out.sends.append(wire.Hello([wire.VERSION], self.client, self.link, self.node, self.epoch))
-        self.phase, self._at = Phase.GREETING, self._now + phase.WELCOME_SECONDS
+        self.phase, self._at = Phase.GREETING, self._now + phases.WELCOME_SECONDS
 
     def _give_up(self, reason: str) -> None:
         self._out.events.append(ev.Down(reason))
@@ -234,7 +236,7 @@ class ClientMachine:
         if self.stopping and (self._leaving or self.settled):
             self._close()
         elif self._failures:
-            delay = min(phase.RETRY_SECONDS_MAX, phase.RETRY_SECONDS * 2 ** min(10, self._failures - 1)) * (0.5 + self._jitter())
+            delay = min(phases.RETRY_SECONDS_MAX, phases.RETRY_SECONDS * 2 ** min(10, self._failures - 1)) * (0.5 + self._jitter())
             self.phase, self._at = Phase.WAITING, self._now + delay
         else:
             self._connect()
@@ -273,12 +275,13 @@ class ClientMachine:
                 sends.extend(stream.sends(self._now))
         if self._leaving or (self.stopping and self.settled):
             self._out.sends.append(wire.Bye())
-            self.phase, self._at = Phase.PARTING, self._now + phase.BYE_SECONDS
+            self.phase, self._at = Phase.PARTING, self._now + phases.BYE_SECONDS
 
     def _beat_due(self) -> float:
-        if self.asks.open or self.calling.flights or self.holdings.awaited or (self.streams and self._flying()):
-            return self.beats.sent_at + min(self._beat, self.holdings.shortest / phase.BEATS_A_LEASE)
-        return self.beats.sent_at + self._beat * phase.IDLE_BEATS
+        holdings = self.holdings
+        if self.calling.flights or holdings.leases or holdings.awaited or self.asks.open or (self.streams and self._flying()):
+            return self.beats.sent_at + min(self._beat, holdings.shortest / phases.BEATS_A_LEASE)
+        return self.beats.sent_at + self._beat * phases.IDLE_BEATS
 
     def _flying(self) -> bool:
         for stream in self.streams.values():  # noqa: SIM110
@@ -305,7 +308,7 @@ class ClientMachine:
         if changed:
             self._out.events.extend(self.holdings.abandon())
         self.node, self.epoch, self.limits = welcome.node, welcome.epoch, welcome.limits
-        self._beat, self._patience = welcome.beat or phase.BEAT_SECONDS, welcome.patience or phase.PATIENCE_SECONDS
+        self._beat, self._patience = welcome.beat or phases.BEAT_SECONDS, welcome.patience or phases.PATIENCE_SECONDS
         self._window = int(self.limits.get("window_batches", WINDOW_BATCHES)), int(self.limits.get("window_bytes", WINDOW_BYTES))
         self.phase, self._at, self._greets = Phase.UP, inf, True
         self.holdings.resume()
@@ -330,9 +333,10 @@ class ClientMachine:
         if self.phase is Phase.PARTING or lease.token in self.holdings.leases:
             return  # rule 5; and a token is granted once
         assert isinstance(lease.parcel, Parcel), "the driver fills in what the node's log holds"
-        held = self.holdings.granted(lease, self.beats.sending(lease.beat))
+        asked = self.beats.sending(lease.beat)
+        held = self.holdings.granted(lease, asked)
         if lease.terms is not None:  # R-C5: its seconds count from that beat, 5 % of what is left of them is for clocks that differ
-            held.ends_at = self._now + MARGIN * (self.beats.sending(lease.beat) + lease.terms.seconds - self._now)
+            held.ends_at = self._now + MARGIN * (asked + lease.terms.seconds - self._now)
         state = self.consumers.of(lease.queue)
         state.open += held.count
         if self.stopping or self.holdings.in_hand > wire.ENTRIES_MAX or self._now >= held.ends_at:
@@ -345,9 +349,6 @@ class ClientMachine:
             self._hurry = True
         state.granted(held.count)
         self._out.events.append(ev.Granted(held))
-
-    def _answer(self, answer: wire.Answer) -> None:
-        self._out.events.extend(self.holdings.answered(answer))
 
     def _confirm(self, confirm: wire.Confirm) -> None:
         stream = self.streams.get(confirm.queue)
@@ -389,7 +390,8 @@ class ClientMachine:
 _HEARS: dict[type, Callable[[ClientMachine, Any], None]] = {
     wire.Welcome: ClientMachine._welcome, wire.NoSession: ClientMachine._no_session, wire.Confirm: ClientMachine._confirm,
     wire.Refused: ClientMachine._refused, wire.Echo: ClientMachine._echo, wire.Lease: ClientMachine._lease,
-    wire.Answer: ClientMachine._answer, wire.Told: ClientMachine._told, wire.Bye: ClientMachine._bye,
+    wire.Answer: lambda machine, answer: machine._out.events.extend(machine.holdings.answered(answer)),
+    wire.Told: ClientMachine._told, wire.Bye: ClientMachine._bye,
     wire.Reply: lambda machine, reply: machine.calling.replied_to(reply), wire.Part: lambda machine, part: machine.calling.part(part),
     wire.Cancel: lambda machine, cancel: machine._out.events.extend(machine.holdings.cancelled(cancel)),
     wire.Reset: ClientMachine._follow, wire.Chunk: ClientMachine._follow, wire.Live: ClientMachine._follow, wire.At: ClientMachine._follow,

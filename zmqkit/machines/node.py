@@ -52,6 +52,13 @@ class NodeMachine:
         self._admin = Admin(core, self._publishing, self._leasing, self.topics)
         self._memory = memory = Memory(core, self._leasing, self.topics)
         self.snapshot, self.positions = memory.snapshot, memory.positions
+        self._hears: dict[type, Callable[[Client, Any], None]] = {
+            wire.Put: self._publishing.put, wire.Ready: self._ready, wire.Ask: self._admin.ask, wire.Bye: self._bye,
+            wire.Done: self._settling.done, wire.Back: self._settling.back, wire.Save: self._settling.save,
+            wire.Call: self.calls.call, wire.Cancel: self.calls.cancel, wire.More: self.calls.more,
+            wire.Reply: self._answering.reply, wire.Part: self._answering.part,
+            wire.Sub: self.topics.subscribe, wire.Unsub: self.topics.unsubscribe, wire.Seen: self.topics.seen, wire.Pos: self.topics.mark,
+        }  # fmt: skip
         self._peers: dict[bytes, Client] = {}
         self._turn: dict[bytes, Client] = {}  # who was heard since the last take
         self._strangers: dict[bytes, None] = {}
@@ -71,19 +78,17 @@ class NodeMachine:
 
     def hear(self, peer: bytes, command: wire.Command, now: float) -> None:
         """A peer said this."""
-        core = self.core
-        core.hear(now)
+        if now != self.core.now:
+            self.core.hear(now)
         client = self._peers.get(peer)
-        hears = _HEARS.get(type(command))
-        if isinstance(command, wire.Hello):
-            self._hello(peer, command)
-        elif client is None:
-            self._reject(peer, "no-session", type(command).__name__)
-        elif hears is None:
-            self._reject(peer, "wrong-way", type(command).__name__)
-        else:
-            hears(self, client, command)
+        hears = self._hears.get(type(command))
+        if client is not None and hears is not None:
+            hears(client, command)
             self._turn[client.id] = client
+        elif isinstance(command, wire.Hello):
+            self._hello(peer, command)
+        else:
+            self._reject(peer, "no-session" if client is None else "wrong-way", type(command).__name__)
 
     def _ready(self, client: Client, command: wire.Ready) -> None:
         self._leasing.ready(client, command)
@@ -138,7 +143,7 @@ class NodeMachine:
             self._strangers[peer] = None
             core.send(peer, wire.NoSession())
 
-    def _bye(self, client: Client) -> None:
+    def _bye(self, client: Client, _: wire.Bye) -> None:
         core = self.core
         self._settling.answer(all_peers=True)
         self.calls.leave(client)
@@ -198,8 +203,10 @@ class NodeMachine:
     def tick(self, now: float, drained: bool = True) -> None:
         """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
         core = self.core
-        core.hear(now)
-        self._leasing.tick({} if drained else self._turn)
+        if now != core.now:
+            core.hear(now)
+        if core.heard >= self._leasing.next_scan:
+            self._leasing.tick({} if drained else self._turn)
         self.calls.tick()
         self.topics.tick()
         for queue in list(core.delaying.values()) if core.delaying else ():
@@ -255,8 +262,10 @@ class NodeMachine:
         if core.hungry:
             self._leasing.dispatch()
         self.topics.serve()
-        self.calls.flush()
-        self._leasing.echo()
+        if self.calls.answering:
+            self.calls.flush()
+        if self._leasing.echoes:
+            self._leasing.echo()
         self._turn = {}
         output, core.out = core.out, Output()
         return output
@@ -299,23 +308,3 @@ class NodeMachine:
                 core.forgotten_token = max(core.forgotten_token, client.doubt)
                 self._leave(client)
                 del core.clients[client.id]
-
-
-_HEARS: dict[type, Callable[[NodeMachine, Client, Any], None]] = {
-    wire.Put: lambda node, client, put: node._publishing.put(client, put),
-    wire.Done: lambda node, client, done: node._settling.done(client, done),
-    wire.Ready: NodeMachine._ready,
-    wire.Back: lambda node, client, back: node._settling.back(client, back),
-    wire.Save: lambda node, client, save: node._settling.save(client, save),
-    wire.Ask: lambda node, client, ask: node._admin.ask(client, ask),
-    wire.Call: lambda node, client, call: node.calls.call(client, call),
-    wire.Cancel: lambda node, client, cancel: node.calls.cancel(client, cancel),
-    wire.More: lambda node, client, more: node.calls.more(client, more),
-    wire.Reply: lambda node, client, reply: node._answering.reply(client, reply),
-    wire.Part: lambda node, client, part: node._answering.part(client, part),
-    wire.Sub: lambda node, client, sub: node.topics.subscribe(client, sub),
-    wire.Unsub: lambda node, client, unsub: node.topics.unsubscribe(client, unsub),
-    wire.Seen: lambda node, client, seen: node.topics.seen(client, seen),
-    wire.Pos: lambda node, client, pos: node.topics.mark(client, pos),
-    wire.Bye: lambda node, client, bye: node._bye(client),
-}

@@ -6,7 +6,6 @@ appends `records`, keeps held sends in one queue in issue order, and lets go wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from zmqkit.records import Record
@@ -37,22 +36,26 @@ class Dropped(NamedTuple):
     detail: str
 
 
-@dataclass(slots=True)
 class Output:
     """Of a node's machine. Append `records` in order, then treat `sends` in order."""
 
-    records: list[Record] = field(default_factory=list)
-    waited: bool = False  # somebody waits for one of these records: start a sync
-    sends: list[Send] = field(default_factory=list)
-    events: list[Ended | Dropped] = field(default_factory=list)
-    released: list[int] = field(default_factory=list)  # positions whose bodies are needed no more, durably
+    __slots__ = ("events", "records", "released", "sends", "waited")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.waited = False  # somebody waits for one of these records: start a sync
+        self.sends: list[Send] = []
+        self.events: list[Ended | Dropped] = []
+        self.released: list[int] = []  # positions whose bodies are needed no more, durably
 
 
-@dataclass(slots=True)
 class ClientOutput:
     """Of a client's machine: one peer, nothing to persist."""
 
-    connect: int | None = None  # close the link if there is one (LINGER 0) and open another under this number
-    close: bool = False  # close the link for good, after `sends`
-    sends: list[Command] = field(default_factory=list)
-    events: list[Any] = field(default_factory=list)
+    __slots__ = ("close", "connect", "events", "sends")
+
+    def __init__(self) -> None:
+        self.connect: int | None = None  # close the link if there is one (LINGER 0) and open another under this number
+        self.close = False  # close the link for good, after `sends`
+        self.sends: list[Command] = []
+        self.events: list[Any] = []

@@ -82,11 +82,11 @@ class Service:
         mask &= job.open & ~job.pending
         job.pending |= mask
         self.ready += mask.bit_count()
-        entries = [(job, offset, count) for offset, count in ranges_of(mask)]
         if again:
-            self.line.extendleft(reversed(entries))
+            self.line.extendleft([(job, offset, count) for offset, count in reversed(ranges_of(mask))])
         else:
-            self.line.extend(entries)
+            for offset, count in ranges_of(mask):
+                self.line.append((job, offset, count))
 
     def forget(self, job: Job, mask: int) -> None:
         """They wait no more."""
@@ -129,7 +129,7 @@ class Service:
         # Counted from a moment that the worker can name too: whatever holds this LEASE up on its way moves no deadline (R-C5).
         seconds = min(SECONDS_MAX, max(0.0, job.deadline - client.beat_at))
         terms = Terms(seconds, job.key, job.stream.allowed if job.stream else 0)
-        parcel = job.parcel.split(lease.offset, lease.count)
+        parcel = job.parcel if lease.count == job.count else job.parcel.split(lease.offset, lease.count)
         attempt = job.tried if job.key else 1  # without a key nobody can have begun before
         times = lease.seconds, self.policy.grace, client.beat
         return LeaseCommand(self.name, lease.token, lease.qseq, lease.count, attempt, *times, terms, parcel)

@@ -31,7 +31,7 @@ class Windows(dict[str, ConsumerState]):
 
     def shrinks(self) -> bool:
         for state in self.values():  # noqa: SIM110 — asked every turn: `any` would cost more than what it asks
-            if state.window < state.stated and state.must_restate(clocked=False):
+            if not (state.autos and state.ahead) and state.window < state.stated:  # what "auto" wants is said when an echo has come
                 return True
         return False
 
@@ -50,6 +50,6 @@ class Windows(dict[str, ConsumerState]):
         """When one of them will have to be restated, if nothing else happens."""
         soonest = inf
         for state in self.values():
-            if (at := state.slow_at) < soonest:
+            if state.open and (at := state.slow_at) < soonest:
                 soonest = at
         return soonest

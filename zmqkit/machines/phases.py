@@ -1,4 +1,4 @@
-"""The life of a client's link: what it is in, and how long each may last."""
+"""Where a client's link stands, and how long each phase may last."""
 
 from __future__ import annotations
 
@@ -20,3 +20,6 @@ class Phase(Enum):
     UP = "WELCOME heard"
     PARTING = "BYE said"
     CLOSED = "closed"
+
+
+UP = Phase.UP  # asked several times a turn: reading a member off its enum takes as long as a call
