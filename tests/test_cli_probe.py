@@ -66,7 +66,7 @@ def test_a_majordomo_broker_of_the_second_kind_is_known_when_it_is_asked_for() -
 
 
 def test_the_backend_of_a_pirates_queue_is_known_by_its_heartbeats() -> None:
-    with PirateQueue(beat_seconds=0.2) as queue:
+    with PirateQueue(beat_seconds=0.02) as queue:  # it beats when it hears somebody, if a beat has passed since it began
         protocol, said = known(queue.backend)
     assert protocol == "PPP" and "backend" in said
 

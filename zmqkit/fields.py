@@ -14,38 +14,27 @@ Check = Callable[[Any], bool]
 
 
 class Number:
-    """From `low` to `high`, both included, and usually of type `kind`. Whoever reads many may ask that without a call."""
+    """From `low` to `high`, both included, and of one of these types, most often the first. Whoever reads many asks that without a call."""
 
-    kind: type
-    low: float
-    high: float
+    def __init__(self, low: float, high: float, *kinds: type) -> None:
+        self.low, self.high, self.kind, self._kinds = low, high, kinds[0], kinds
 
     def __call__(self, value: Any) -> bool:
-        raise NotImplementedError
+        return type(value) in self._kinds and self.low <= value <= self.high
 
 
 class Integer(Number):
     """A whole number."""
 
-    kind = int
-
     def __init__(self, low: int, high: int) -> None:
-        self.low, self.high = low, high
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) is int and self.low <= value <= self.high
+        super().__init__(low, high, int)
 
 
 class Seconds(Number):
     """A duration; one without a fraction may be a whole number."""
 
-    kind = float
-
     def __init__(self, low: float = 0.0) -> None:
-        self.low, self.high = low, SECONDS_MAX
-
-    def __call__(self, value: Any) -> bool:
-        return type(value) in (int, float) and self.low <= value <= self.high
+        super().__init__(low, SECONDS_MAX, float, int)
 
 
 def text(chars_max: int) -> Check:

@@ -91,8 +91,8 @@ Fields = list[Any]
 _HEAD = Struct("<2sBH")
 HEAD_BYTES = _HEAD.size
 VERDICT_MAX, STATUS_MAX = int(max(wire.Verdict)), int(max(Status))
-# A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
 _make: Callable[[type, Fields], Any] = tuple.__new__
+# A reason may hold what an exception said, and that a file name that is no UTF-8: half a letter must not end a link.
 _pack = msgpack.Packer(use_bin_type=True, unicode_errors="replace").pack
 
 

@@ -8,6 +8,7 @@ from itertools import islice
 from math import inf
 from typing import Any, Protocol
 
+from zmqkit.gateways.clients import FRAME_BYTES, size_of
 from zmqkit.machines.link import ClientMachine
 from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
 from zmqkit.wire import Command
@@ -17,7 +18,6 @@ TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, th
 DOOR_MESSAGES_MAX = 32
 DOOR_BYTES_MAX = 256 * 1024
 UNREAD_BYTES_MAX = 16 * 1024 * 1024  # what waits for a foreign peer that does not read; libzmq and the kernel hold some more
-FRAME_BYTES = 64  # what each frame, and the message, costs beside its bytes
 ALL_UNREAD_BYTES_MAX = 256 * 1024 * 1024  # of one gateway's peers
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.001, 0.2  # until it is tried again whether they read; later and later while none does
 RETRY_PEERS_MAX = 100  # at once; then the next ones
@@ -125,7 +125,7 @@ class Doors:
                 return reason
             unread = self._unread[place] = Unread()
             self.retry_at, self._retry_seconds = -inf, RETRY_SECONDS  # most just have not had the time yet
-        size = sum(map(len, frames)) + FRAME_BYTES * (len(frames) + 1)
+        size = size_of(frames) + FRAME_BYTES  # and the message itself
         unread.messages.append((frames, size))
         unread.bytes += size
         self._unread_bytes += size

@@ -173,18 +173,15 @@ def receive(socket: Socket, frames_max: int = _FRAMES_MAX) -> list[bytes]:
 
 def send(socket: Socket, frames: Sequence[Buffer]) -> None:
     """One message, whole or not at all. Raises zmq.Again: the peer does not read; EHOSTUNREACH: it is gone."""
-    if len(frames) > 1:
-        for frame in frames[:-1]:
-            _send(socket, frame, _MORE)
+    for frame in frames[:-1]:
+        _send(socket, frame, _MORE)
     _send(socket, frames[-1], _NOBLOCK)
 
 
 def deliver(socket: Socket, frames: Sequence[Buffer]) -> str | None:
     """Send by a ROUTER or DEALER; the reason if it did not leave."""
     try:
-        for frame in frames[:-1]:
-            _send(socket, frame, _MORE)
-        _send(socket, frames[-1], _NOBLOCK)
+        send(socket, frames)
     except zmq.Again:
         return DOES_NOT_READ
     except zmq.ZMQError as error:

@@ -89,7 +89,7 @@ class Workload(ConsumerState):
     def window(self) -> int:
         if not self.autos:
             return min(WINDOW_MAX, self.fixed)
-        return min(WINDOW_MAX, self.fixed + self.open - self.buffered + self._crew.free + self.ahead)
+        return min(WINDOW_MAX, self.fixed + self.taken + self._crew.free + self.ahead)
 
     @property
     def slow_at(self) -> float:
@@ -101,9 +101,8 @@ class Workload(ConsumerState):
         if handed != self._handed:
             crew.taken_at = now
         super().report(handed, buffered, now)
-        taken = self.open - buffered
-        crew.taken += taken - self._counted
-        self._counted = taken
+        crew.taken += self.taken - self._counted
+        self._counted = self.taken
         # What one service does says nothing of the handlers that are free for it.
         slow = self.open and now >= crew.taken_at + SLOW_SECONDS and not crew.free
         self.ahead = 0 if slow else max(1, self.ahead)

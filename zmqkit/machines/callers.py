@@ -123,13 +123,15 @@ class Caller:
         """It has no open call, and all that was told of it has come."""
         if not job.open and job.serial <= self.replied and self.jobs.pop(job.first, None) is not None:
             del self._firsts[bisect_right(self._firsts, job.first) - 1]
-            if job.stream is not None:
-                job.stream.arrived(job.stream.last)
+            self._release(job)
+
+    def _release(self, job: Job) -> None:
+        if job.stream is not None:
+            job.stream.arrived(job.stream.last)
 
     def clear(self) -> None:
         """It will not come back."""
         self._budget.used -= sum(len(told.reply.parcel.body) for told in self.kept)
         self._budget.used -= sum(len(parcel.body) for *_, parcel in self.answers)
         for job in self.jobs.values():
-            if job.stream is not None:
-                job.stream.arrived(job.stream.last)
+            self._release(job)

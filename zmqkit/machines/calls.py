@@ -50,8 +50,7 @@ class Calls:
         caller = self.callers.get(client.id)
         if caller is None:
             caller = self.callers[client.id] = Caller(client.id, self.budget)
-        if command.replied > caller.replied:
-            caller.arrived(command.replied)
+        caller.arrived(command.replied)
         known = caller.find(command.first)
         if known is not None:
             return self._hasten(known, core.now + command.seconds)  # rule 1: a new link has told again what there is to tell

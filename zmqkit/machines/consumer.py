@@ -58,7 +58,7 @@ class ConsumerState:
 
     @property
     def window(self) -> int:
-        auto = max(0, self.open - self.buffered - self.got) + self.ahead if self.autos else 0
+        auto = max(0, self.taken - self.got) + self.ahead if self.autos else 0
         return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
 
     @property
@@ -100,7 +100,7 @@ class ConsumerState:
         if handed != self._handed:
             self._handed, self._taken_at = handed, now
         self.buffered = buffered
-        if self.idle_handlers or self.open == buffered or now < self._taken_at + SLOW_SECONDS:
+        if self.idle_handlers or not self.taken or now < self._taken_at + SLOW_SECONDS:
             self.ahead = max(1, self.ahead)
         else:
             self.ahead = 0

@@ -97,7 +97,7 @@ class Leasing:
         batch: Any
         batch, offset, count = picked
         self.counter += 1
-        token = core.identity.epoch << TOKEN_COUNTER_BITS | self.counter
+        token = self.newest_token
         lease = Lease(token, queue.number, client.id, client.link, batch, offset, count)
         lease.granted = core.heard
         lease.seconds = consumer.lease_seconds or queue.policy.lease

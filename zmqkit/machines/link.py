@@ -91,8 +91,7 @@ class ClientMachine:
 
     def tick(self, now: float) -> None:
         """Time has passed: at `deadline`, or earlier."""
-        if now != self._now:
-            self._clock(now)
+        self._clock(now)
         self._remind = self._remind if now < self._remind else inf
         if self.calling.flights:
             self.calling.tick(now, self.phase is UP)

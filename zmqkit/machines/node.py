@@ -78,8 +78,7 @@ class NodeMachine:
 
     def hear(self, peer: bytes, command: wire.Command, now: float) -> None:
         """A peer said this."""
-        if now != self.core.now:
-            self.core.hear(now)
+        self.core.hear(now)
         client = self._peers.get(peer)
         hears = self._hears.get(type(command))
         if client is not None and hears is not None:
@@ -203,8 +202,7 @@ class NodeMachine:
     def tick(self, now: float, drained: bool = True) -> None:
         """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
         core = self.core
-        if now != core.now:
-            core.hear(now)
+        core.hear(now)
         if core.heard >= self._leasing.next_scan:
             self._leasing.tick({} if drained else self._turn)
         self.calls.tick()
