@@ -149,6 +149,7 @@ class Fanout:
             self._round = None
         self._matches.clear()
         self._cuts.clear()
+        self.topic.forget_old()
 
     def _serve(self, subscriber: Subscriber, now: float) -> None:
         history = self.topic.history

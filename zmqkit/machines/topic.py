@@ -65,8 +65,10 @@ class Topic:
         """Rule 1."""
         row, updates = what
         self.history.append(row)
+        if self.restoring:
+            return
         self._remember(row.position, updates)
-        if self.policy.keep_values and not self.restoring:
+        if self.policy.keep_values:
             self.fold(updates.keys, updates.values, row.at, updates.plain)
 
     @property
@@ -139,12 +141,16 @@ class Topic:
         updates = self._recent.get(position)
         if updates is None:
             updates = Updates.read(self.read(position))
-            self._remember(position, updates)
+            if self._recent_bytes <= RECENT_BYTES:
+                self._remember(position, updates)
         return updates
 
     def _remember(self, position: int, updates: Updates) -> None:
         self._recent[position] = updates
         self._recent_bytes += len(updates.body)
+
+    def forget_old(self) -> None:
+        """Once all were told: what landed "in memory" stands in the log only behind this turn's output, and is not forgotten before."""
         while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
             self._forget(next(iter(self._recent)))
 
