@@ -76,7 +76,7 @@ class Fanout:
         """Where it begins is told at once; what there is for it comes with `serve`."""
         topic, history = self.topic, self.topic.history
         subscriber = self.subscribers[client.id, command.number] = Subscriber(client, command)
-        start, epoch, seq = command.start, command.epoch, command.seq
+        start, epoch, seq, fresh = command.start, command.epoch, command.seq, tuple(command.fresh)
         if command.name:
             self._named[command.name] = subscriber
             if command.name in topic.names and start != Start.POSITION:
@@ -88,12 +88,12 @@ class Fanout:
         elif start == Start.SNAPSHOT:
             self._reset(subscriber, 0)
         elif start in (Start.POSITION, Start.SEQ):
-            self._begin(subscriber, min(seq, topic.head), tuple(command.fresh))
+            self._begin(subscriber, min(seq, topic.head), fresh)
         elif start == Start.NOW:
-            self._begin(subscriber, topic.head)
+            self._begin(subscriber, topic.head, fresh)
         else:
             place = history.first if start == Start.BEGINNING else history.place_since(command.time)
-            self._begin(subscriber, history.at(place).qseq - 1 if place < history.end else topic.head)
+            self._begin(subscriber, history.at(place).qseq - 1 if place < history.end else topic.head, fresh)
 
     def remove(self, client: Client, number: int) -> None:
         subscriber = self.subscribers.pop((client.id, number), None)
@@ -114,7 +114,7 @@ class Fanout:
         kept = self.topic.names.get(subscriber.name)
         return subscriber.name if kept is None or not self.topic.holds(*kept) or seq > kept[1] else ""
 
-    def _begin(self, subscriber: Subscriber, seq: int, fresh: tuple[str, ...] = ()) -> None:
+    def _begin(self, subscriber: Subscriber, seq: int, fresh: tuple[str, ...]) -> None:
         """It goes on behind `seq`. What is `fresh` is told anew."""
         self._move(subscriber, seq, 1, 0, Scope.FRESH if fresh else Scope.NONE)
         if fresh:
@@ -209,4 +209,3 @@ class Fanout:
         subscriber = self.subscribers.get((client.id, number))
         if subscriber is not None and subscriber.told < subscriber.cursor and subscriber.round is None:
             self._tell_at(subscriber)
-

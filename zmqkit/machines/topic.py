@@ -162,7 +162,7 @@ class Topic:
     def held(self, keys: list[str], now: float) -> tuple[list[str], list[Held]]:
         """Those of the keys that have a value, as an update would say it now."""
         values: list[Any] = list(map(self.values.get, keys))
-        if self.ends:
+        if tuple in set(map(type, values)):
             values = [value if type(value) is not tuple else [value[0], value[1] - now] if value[1] > now else None for value in values]
         if None in values:
             keys = [key for key, value in zip(keys, values, strict=True) if value is not None]

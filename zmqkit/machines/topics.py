@@ -99,7 +99,7 @@ class Topics:
             began = records.Epoch(topic.number, core.identity.epoch, record.qseq - 1)
             core.record(began, waited=False)
             topic.begin_epoch(began.epoch, began.seq)
-        if topic.policy.durability == "memory":
+        if topic.policy.durability == "memory" and topic.history.next_seq == record.qseq:  # else those before it wait for the disk
             position = core.record(record, waited=False)
             self.land(topic.number, topic.landing(record, position))
             return 0
@@ -209,7 +209,8 @@ class Topics:
         for hosted in self.hosted.values():
             topic = hosted.topic
             if topic.ends and topic.ends[0][0] <= core.now and not core.stopping:
-                keys = topic.ended(core.now)
+                others = self._on_their_way(topic)
+                keys = [key for key in topic.ended(core.now) if key not in others]
                 if keys:
                     parcel = Updates.make(keys, [None] * len(keys))
                     seq = topic.number_messages(parcel.count)
@@ -219,6 +220,10 @@ class Topics:
             for hosted in self.hosted.values():
                 if hosted.topic.policy.max_age is not None:
                     self._trim(hosted)
+
+    def _on_their_way(self, topic: Topic) -> set[str]:
+        """Keys that updates which wait for the disk give a new value, or delete: they do not end with their old one."""
+        return {key for _, owner, what in self._core.waiting if owner is topic and isinstance(what, Landing) for key in what.updates.keys}
 
     # -- memory -----------------------------------------------------------------------------------------------------------
 
@@ -302,4 +307,3 @@ class Topics:
         hosted = self.by_number[record.queue]
         moved = hosted.topic.history.move(record.source, position) or hosted.keeping.move(record.source, position)
         self._release(hosted.topic, position, record.source if moved else position)
-

@@ -7,6 +7,7 @@ numbers   -> those of the log under its prefixes, none left out, or a gap was to
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 from zmqkit import wire
@@ -18,20 +19,24 @@ from zmqkit.wire import Scope
 
 
 class Reading:
-    """What one who follows must hold: of each prefix the updates above a number; 0: its whole state."""
+    """What one who follows must hold: of each prefix the updates above a number. 0: its whole state; inf: from where it will begin."""
 
-    def __init__(self, since: dict[str, int]) -> None:
-        self.since = since
+    def __init__(self, prefixes: tuple[str, ...], since: float = inf) -> None:
+        self.since = dict.fromkeys(prefixes, since)
 
-    def state(self, log: TopicLog, seq: int) -> dict[str, bytes | None]:
-        since, found = tuple(self.since.items()), {}
+    def begin(self, seq: int) -> None:
+        self.since = {prefix: seq if number == inf else number for prefix, number in self.since.items()}
+
+    def check(self, found: dict[str, bytes | None], log: TopicLog, seq: int, now: float, who: str) -> None:
+        """A value that has ended may be there or not: a piece of a snapshot leaves it out, and its deletion is on the way."""
+        since, wanted = tuple(self.since.items()), {}
         for key, update in log.states[seq].items():
             for prefix, above in since:
-                if update.seq > above and key.startswith(prefix):
-                    found[key] = update.value
-        return found
+                if update.seq > above and key.startswith(prefix) and (update.end is None or update.end > now or key in found):
+                    wanted[key] = update.value
+        require(found == wanted, f"{who} at {seq} of {log.name} holds {found}, the log says {wanted}")
 
-    def change(self, prefixes: tuple[str, ...], above: int) -> None:
+    def change(self, prefixes: tuple[str, ...], above: float) -> None:
         """Of new prefixes there is a snapshot; `above`: what that holds. One under an old one goes on with it."""
         old = self.since
         self.since = {prefix: number for prefix, number in old.items() if prefix.startswith(prefixes)}
@@ -53,7 +58,7 @@ class Followed(Subscription):
     def __init__(self, process: ClientProcess, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._process = process
-        self.reading = Reading({})
+        self.reading = Reading(self.prefixes)
         self.log = TopicLog(self.topic)  # of the life of the node that it is about
 
     def _look_up(self) -> None:
@@ -64,10 +69,9 @@ class Followed(Subscription):
         require(self.seq <= len(log.updates), f"{who} is at {self.seq} of {self.topic}, its log ends with {len(log.updates)}")
         if self.loaded:
             found = {key: held if isinstance(held, bytes) else held[0] for key, held in self.state.items()}
-            wanted = self.reading.state(log, self.seq)
-            require(found == wanted, f"{who} at {self.seq} of {self.topic} holds {found}, the log says {wanted}")
+            self.reading.check(found, log, self.seq, self._process.scheduler.seconds, who)  # type: ignore[arg-type]
 
-    def above(self, seq: int) -> int:
+    def above(self, seq: float) -> float:
         """What a snapshot behind that number holds: the updates above this one."""
         return 0 if self.log.policy.keep_values else seq
 
@@ -78,7 +82,9 @@ class Followed(Subscription):
         if first or whole:
             gap = next((item for item in self.news[place:] if isinstance(item, Gap)), None)
             self.news.insert(place, Begun(reset.seq, whole, gap))  # type: ignore[arg-type]
-            self.reading = Reading(dict.fromkeys(self.prefixes, self.above(reset.seq) if whole else reset.seq))
+        if whole:
+            self.reading = Reading(self.prefixes, self.above(reset.seq))
+        self.reading.begin(reset.seq)
         self.check()
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
@@ -103,22 +109,22 @@ class Book:
     def __init__(self, topic: str, prefixes: tuple[str, ...]) -> None:
         self.topic, self.prefixes = topic, prefixes
         self.fold: dict[str, bytes | None] = {}
-        self.reading = Reading({})
+        self.reading = Reading(prefixes)
         self.upto: int | None = None  # it was told all up to here, or of the gap
         self.loaded = False  # once
         self.position: tuple[int, int] | None = None  # None: there is none, or something is half told
+        self.node = b""  # of the position: it means nothing to another one, and nothing tells that
         self.carried = False  # it is older than the subscription, which does not know what it holds
 
-    def begin(self, begun: Begun, above: int, log: TopicLog, who: str) -> None:
+    def begin(self, begun: Begun, above: float, log: TopicLog, who: str) -> None:
         if begun.whole:
             self._begin_anew(begun, log, who)
             self.position, self.upto = None, begun.seq
-            self.reading = Reading(dict.fromkeys(self.prefixes, above))
-        elif self.upto is None:
-            self.upto = begun.seq
-            self.reading = Reading(dict.fromkeys(self.prefixes, begun.seq))
+            self.reading = Reading(self.prefixes, above)
         else:
-            require(self.upto == begun.seq, f"{who} asked to go on behind {self.upto}, and goes on behind {begun.seq}")
+            require(self.upto in (None, begun.seq), f"{who} asked to go on behind {self.upto}, and goes on behind {begun.seq}")
+            self.upto = begun.seq
+            self.reading.begin(begun.seq)
 
     def _begin_anew(self, begun: Begun, log: TopicLog, who: str) -> None:
         require(not self.loaded or begun.gap is not None, f"{who} begins anew at {begun.seq}, and is told of no gap")
@@ -143,11 +149,7 @@ class Book:
         else:
             self.fold[key] = value
 
-    def check(self, seq: int, log: TopicLog, who: str) -> None:
-        wanted = self.reading.state(log, seq)
-        require(self.fold == wanted, f"{who} made {self.fold} of what it was told up to {seq}, the log says {wanted}")
-
-    def change(self, prefixes: tuple[str, ...], above: int) -> None:
+    def change(self, prefixes: tuple[str, ...], above: float) -> None:
         self.prefixes, self.position = prefixes, None
         self.reading.change(prefixes, above)
         self.fold = {key: value for key, value in self.fold.items() if key.startswith(prefixes)}

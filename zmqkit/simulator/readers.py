@@ -91,7 +91,7 @@ class Reader:
         self.hold_until = 0.0  # takes nothing before
         self._random = process.scheduler.random(f"reader {process.name}")
         self._take_at = process.clock.now()
-        self._news: deque[tuple[Any, TopicLog, int]] = deque()  # with the log that it is about, and what a snapshot in it is above
+        self._news: deque[tuple[Any, TopicLog, float]] = deque()  # with the log that it is about, and what a snapshot in it is above
         self._batch: Changes | None = None  # that is being taken
         self._open: deque[tuple[str, bytes | None, int]] = deque()  # of it
         self._log = TopicLog("")
@@ -150,7 +150,8 @@ class Reader:
 
     def _join(self, now: float) -> None:
         random, book = self._random, self.books.get(self.role)
-        if book is not None and book.position is not None and random.random() < 0.7:
+        here = book is not None and book.node == self.process.oracle.topics.node
+        if book is not None and book.position is not None and here and random.random() < 0.7:
             self.process.oracle.counts["came back with a position"] += 1
             self.follow(book, Start.POSITION, *book.position)
             return
@@ -192,7 +193,7 @@ class Reader:
         while self.take():
             pass
         self.process.scheduler.note(f"{self.process.name} follows {prefixes} from now on")
-        above = subscription.above(subscription.seq)
+        above = subscription.above(subscription.seq) if subscription.based else 0 if self.config.keep_values else inf
         if subscription.based:
             self.book.skip(subscription.seq, subscription.log, self._who)
         subscription.reading.change(prefixes, above)
@@ -229,7 +230,7 @@ class Reader:
         if not self._open:
             if subscription.loaded:
                 self.book.skip(subscription.seq, subscription.log, self._who)
-                self.book.check(subscription.seq, subscription.log, self._who)
+                self._check(subscription.seq, subscription.log)
             return False
         self._apply(*self._open.popleft())
         return True
@@ -264,7 +265,12 @@ class Reader:
         book.position = None
         if batch.whole:
             book.position = self._given = batch.epoch, seq
-            book.check(seq, self._log, self._who)
+            book.node = self.process.machine.node
+            self._check(seq, self._log)
+
+    def _check(self, seq: int, log: TopicLog) -> None:
+        """What it made of the events up to there."""
+        self.book.reading.check(self.book.fold, log, seq, self.process.scheduler.seconds, f"the book of {self.process.name}")
 
     def _keep(self) -> None:
         """R-T5."""

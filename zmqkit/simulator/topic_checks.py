@@ -20,7 +20,7 @@ from zmqkit import records, wire
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.policy import TopicPolicy
 from zmqkit.machines.topics import Hosted
-from zmqkit.simulator.clock import SECOND, START_SECONDS, Scheduler
+from zmqkit.simulator.clock import Scheduler
 from zmqkit.simulator.invariants import fail, require
 from zmqkit.simulator.model import Key
 from zmqkit.updates import Updates, unpacked
@@ -175,6 +175,10 @@ class TopicOracle:
         """The node kept nothing, and promised nothing beyond its life."""
         self.confirmed.clear()
 
+    @property
+    def node(self) -> bytes:
+        return self._life[0]
+
     def log(self, node: bytes, epoch: int, topic: str) -> TopicLog:
         """The topic as it was, or is, in that life of that node."""
         life = self.lives.get((node, epoch))
@@ -253,7 +257,7 @@ class TopicOracle:
     def _wanted(self, asked: Asked, log: TopicLog) -> tuple[int, int, int, int]:
         """seq, first, last and scope of the RESET that answers this SUB."""
         sub, floor, head = asked.sub, asked.floor, asked.head
-        start, epoch, seq = sub.start, sub.epoch, sub.seq
+        start, epoch, seq, scope = sub.start, sub.epoch, sub.seq, Scope.FRESH if sub.fresh else Scope.NONE
         if asked.named is not None:
             start, (epoch, seq) = Start.POSITION, asked.named
         if start == Start.SNAPSHOT or (start == Start.POSITION and not (seq <= head and self.good(log, epoch, seq))):
@@ -261,11 +265,11 @@ class TopicOracle:
         if start in (Start.POSITION, Start.SEQ):
             if seq + 1 < floor:
                 return head, seq + 1, head, Scope.ALL
-            return min(seq, head), 1, 0, Scope.FRESH if sub.fresh else Scope.NONE
+            return min(seq, head), 1, 0, scope
         if start == Start.NOW:
-            return head, 1, 0, Scope.NONE
+            return head, 1, 0, scope
         since = sub.time if start == Start.TIME else 0.0
-        return next((update.seq - 1 for update in log.updates[floor - 1 : head] if update.at >= since), head), 1, 0, Scope.NONE
+        return next((update.seq - 1 for update in log.updates[floor - 1 : head] if update.at >= since), head), 1, 0, scope
 
     def _live(self, client: bytes, sub: wire.Sub, live: wire.Live, log: TopicLog) -> None:
         last, told = live.first + live.span - 1, self._told[client, live.number]
@@ -280,7 +284,7 @@ class TopicOracle:
         self._told[client, live.number] = last
 
     def _chunk(self, chunk: wire.Chunk, log: TopicLog) -> None:
-        state, now = log.states[chunk.seq], START_SECONDS + self.scheduler.now / SECOND
+        state, now = log.states[chunk.seq], self.scheduler.seconds
         for key, held in zip(*unpacked(chunk.parcel), strict=True):
             value, end = (held[0], now + held[1]) if isinstance(held, list) else (held, None)
             update = state.get(key)
@@ -373,7 +377,7 @@ def _check_subscribers(hosted: Hosted) -> None:
             fail(f"a subscriber of {topic.name} at {subscriber.cursor} reads on at {subscriber.place}")
         if subscriber.sent - subscriber.taken > subscriber.window + FRAME_MAX:
             fail(
-                f"{subscriber.sent - subscriber.taken} bytes are under way to a subscriber of {topic.name}, its window is {subscriber.window}"
+                f"{subscriber.sent - subscriber.taken} bytes are under way to a subscriber of {topic.name}, it takes {subscriber.window}"
             )
         grown = [slot for slot in subscriber.__slots__ if isinstance(getattr(subscriber, slot), list | dict | set)]
         if grown:
