@@ -111,7 +111,7 @@ class Reader:
 
     @property
     def deadline(self) -> float:
-        if self.subscription is not None and not self.waits:
+        if self.process.machine.stopping or (self.subscription is not None and not self.waits):
             return inf
         return max(self._take_at, self.hold_until)
 
