@@ -168,8 +168,8 @@ def test_without_a_link_a_call_is_withdrawn_and_says_why() -> None:
 def test_a_quota_is_waited_for_and_told_without_retries(
     mq: zmqkit.Client,
     worker: zmqkit.Client,
-    gate: Gate,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    gate: Gate,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(node_calls, "CALLS_MAX", 1)
     with serving(worker, gate) as name:
@@ -300,8 +300,8 @@ def held_by(worker: zmqkit.Client, name: str) -> int:
 def test_a_call_that_waits_for_a_handler_is_cancelled_for_good(
     mq: zmqkit.Client,
     worker: zmqkit.Client,
-    gate: Gate,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    gate: Gate,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("zmqkit.machines.consumer.SLOW_SECONDS", 60.0)  # else it would go back for that reason
     with serving(worker, gate, threads=1) as name:  # one more is in the worker's hands already, the others are at the node
