@@ -270,6 +270,22 @@ async def test_what_is_cancelled_before_it_leaves_is_not_published(node: zmqkit.
 
 
 @on_loop
+async def test_a_topic_is_bound_and_removed(node: zmqkit.Node) -> None:
+    async with zmqkit.aio.connect(node.endpoint) as mq:
+        t, q = mq.topic("bound"), mq.queue("messages")
+        await t.bind("a", queue="messages")
+        await t.publish("a1", 1)
+        d = await q.get(timeout=SOON)
+        assert d is not None and (d.body, d.headers["key"]) == (1, "a1")
+        await d.ack()
+        await t.unbind("a", queue="messages")
+        await t.publish("a2", 2)
+        assert (await q.info()).ready == 0 and (await t.info()).keys == 2
+        await t.remove()
+        assert (await t.info()).keys == 0
+
+
+@on_loop
 async def test_twins_share_link_and_topic_with_threads(node: zmqkit.Node) -> None:
     name = new_name()
     with zmqkit.connect(node.endpoint) as mq:

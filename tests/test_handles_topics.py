@@ -306,6 +306,44 @@ def test_a_name_keeps_nothing_before_the_snapshot_is_taken(mq: zmqkit.Client) ->
         assert sub.wait_ready() and sub.state == {} and sub.seq == 3
 
 
+# -- bound and removed ---------------------------------------------------------------------------------------------------------------
+
+
+def test_updates_under_a_bound_prefix_are_messages_of_a_queue_as_well(tmp_path: Path) -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*", journal=str(tmp_path)) as node:
+        t, q = node.topic("orders"), node.queue("invoices")
+        t.bind("paid.", queue="invoices")
+        t.publish_many([("paid.1", {"sum": 3}), ("open.2", {"sum": 4})])
+        t.delete("paid.1")
+        assert t.info().bindings == {"invoices": ["paid."]}
+    with zmqkit.Node("tcp://127.0.0.1:*", journal=str(tmp_path)) as node:
+        t, q = node.topic("orders"), node.queue("invoices")
+        told = [(d.body, d.headers) for d in q.get_many(2, timeout=SOON)]
+        assert told == [
+            ({"sum": 3}, {"topic": "orders", "key": "paid.1", "seq": 1}),
+            (None, {"topic": "orders", "key": "paid.1", "seq": 3, "deleted": True}),
+        ]
+        t.unbind("paid.", queue="invoices")
+        t.publish("paid.9", 1)
+        assert not t.info().bindings and q.info().ready == 0
+        with pytest.raises(ValueError):
+            t.bind("paid.", queue="")
+
+
+def test_who_follows_a_topic_that_is_removed_sees_every_key_deleted_and_goes_on(mq: zmqkit.Client) -> None:
+    t = mq.topic("removed")
+    t.publish_many([("a", 1), ("b", 2)])
+    with t.subscribe() as sub:
+        fold = Fold(sub)
+        fold.until({"a": 1, "b": 2}, 2)
+        t.remove()
+        fold.until({}, 3)
+        assert fold.gaps == [(3, 3)]
+        t.publish("c", 3)
+        fold.until({"c": 3}, 4)
+    assert t.info().keys == 1
+
+
 # -- links that are cut, nodes that are killed -----------------------------------------------------------------------------------
 
 

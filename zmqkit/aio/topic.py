@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.consumer import HOG_SECONDS
@@ -15,6 +15,7 @@ from zmqkit.handles import topic
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.feed import Event
+from zmqkit.handles.names import queue_name
 from zmqkit.handles.outcome import BatchReceipt, Receipt
 from zmqkit.handles.subscribing import Subscribing, followed
 from zmqkit.handles.topic import ASK_SECONDS, Start, Update, deletion, update_packer
@@ -80,9 +81,26 @@ class Topic(Generic[T]):
     def _lane(self) -> Lane:
         return Lane.of(self._session, self._twin._marked, self._twin._producer)
 
+    # -- the topic itself -----------------------------------------------------------------------------------------------
+
     async def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        steps = self._session.asking("topic_info", {"topic": self.name}, patience(timeout))
-        return TopicInfo.from_wire(await Bell.of(self._session).drive(steps))
+        return TopicInfo.from_wire(await self._ask("topic_info", timeout))
+
+    async def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """From now on each update under this prefix is also a message of that queue. More at the twin for threads."""
+        await self._ask("topic_bind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    async def unbind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """No more. Messages that are there stay."""
+        await self._ask("topic_unbind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    async def remove(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Remove the topic with its state, history, names, bindings and policy. Who follows it sees every key deleted, behind a gap."""
+        await self._ask("topic_delete", timeout)
+
+    async def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
+        steps = self._session.asking(verb, {"topic": self.name, **arguments}, patience(timeout))
+        return await Bell.of(self._session).drive(steps)
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 

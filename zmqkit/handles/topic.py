@@ -11,7 +11,7 @@ from zmqkit.codec import Schema, packer
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
-from zmqkit.handles.names import topic_key, topic_name
+from zmqkit.handles.names import queue_name, topic_key, topic_name
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Producer
 from zmqkit.handles.session import Session
@@ -105,8 +105,30 @@ class Topic(Generic[T]):
     def _wait(self, future: PutFuture, timeout: Duration | None) -> Receipt:
         return future.wait_or_withdraw(patience(timeout), self._session.why)
 
+    # -- the topic itself -----------------------------------------------------------------------------------------------
+
     def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        return TopicInfo.from_wire(self._session.ask("topic_info", {"topic": self.name}, patience(timeout)))
+        return TopicInfo.from_wire(self._ask("topic_info", timeout))
+
+    def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """From now on each update under this prefix is also a message of that queue: both are there, or neither.
+
+        Its body is the value (None: the key was deleted), its headers are `topic`, `key`, `seq` and perhaps `deleted`. A full queue
+        refuses the update. Prefixes bound to one queue give one message an update.
+        """
+        self._ask("topic_bind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    def unbind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """No more. Messages that are there stay."""
+        self._ask("topic_unbind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    def remove(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Remove the topic with its state, history, names, bindings and policy. Who follows it sees every key deleted, behind a gap.
+        The next use makes a new one."""
+        self._ask("topic_delete", timeout)
+
+    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
+        return self._session.ask(verb, {"topic": self.name, **arguments}, patience(timeout))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
