@@ -33,9 +33,9 @@ PURE_MODULES = {
     *("functools", "heapq", "itertools", "math", "operator", "struct", "typing"),
 }
 PURE_ROOMS_BELOW = {"errors", "wire", "framing", "parcel", "updates", "records", "machines"}
-# An outside module -> the rooms that may import it. `cli.bench_raw` and `_call` measure plain pyzmq beside zmqkit, so they need zmq itself.
+# An outside module -> the rooms that may import it. `cli.bench_raw…` measure plain pyzmq beside zmqkit, so they need zmq itself.
 MAY_IMPORT = {
-    "zmq": {"sockets", "security", "reactor", "cli.bench_raw", "cli.bench_raw_call"},
+    "zmq": {"sockets", "security", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},
     "zeroconf": {"discovery"},
     "click": {"cli"},
     "rich": {"cli"},

@@ -22,7 +22,7 @@ import zmqkit
 from zmqkit.codec import Undecodable
 from zmqkit.handles import feed
 from zmqkit.machines import topics
-from zmqkit.machines.following import Gap
+from zmqkit.machines.following import Changes, Gap, Subscription
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.updates import UPDATES_BYTES_MAX
 
@@ -426,6 +426,17 @@ def test_who_never_iterates_has_the_state_and_bounded_memory(pair: Pair, monkeyp
         assert len(fold.gaps) == 1 and len(fold.events) < 3000
         t.publish("new", 2)  # from now on it gets all
         assert taken(sub)[:2] == ("new", 2)
+
+
+def test_what_is_given_up_makes_room_at_once() -> None:
+    """Else the node learns of it by the next heartbeat, and an untaken subscription goes by a window a second."""
+    woken: list[bool] = []
+    subscription = Subscription("t")
+    untaken = feed.Feed(subscription, None, lambda: woken.append(True))
+    for size, wakes in ((feed.UNTAKEN_BYTES, 0), (1, 1), (feed.UNTAKEN_BYTES, 1)):
+        subscription.news.append(Changes(["a"], [b"1"], range(1, 2), 1, size, True, False, True))
+        untaken.came()
+        assert len(woken) == wakes
 
 
 def test_a_slow_loop_is_told_a_gap_where_the_history_is_short(pair: Pair) -> None:

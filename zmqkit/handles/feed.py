@@ -175,9 +175,12 @@ class Feed(Listeners):
                 else:
                     self._waiting.append(item)
                     self._bytes += item.size if isinstance(item, Changes) else 0
-            if not self._begun and self._bytes > UNTAKEN_BYTES:
+            given_up = not self._begun and self._bytes > UNTAKEN_BYTES
+            if given_up:
                 self._give_up()
             self._changed.notify_all()
+        if given_up:
+            self._wake()  # the node is told that there is room before it has to stop
         news.clear()
         self._tell()
 

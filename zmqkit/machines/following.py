@@ -113,8 +113,8 @@ class Subscription:
         if live.mask:
             mask = int.from_bytes(live.mask, "little")
             numbers = [number for index, number in enumerate(numbers) if mask >> index & 1]
-        self.seq = live.first + live.span - 1
         self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), updates.plain, False, self.loaded), now)
+        self.seq = live.first + live.span - 1  # last: a thread that reads it finds as much in the state
         return True
 
     def at(self, at: wire.At, now: float) -> None:
