@@ -18,7 +18,7 @@ from zmqkit.handles.feed import Event
 from zmqkit.handles.names import queue_name
 from zmqkit.handles.outcome import BatchReceipt, Receipt
 from zmqkit.handles.subscribing import Subscribing, followed
-from zmqkit.handles.topic import ASK_SECONDS, Start, Update, deletion, update_packer
+from zmqkit.handles.topic import ASK_SECONDS, Pairs, Start, Update, deletion, update_packer
 from zmqkit.reactor import now
 
 T = TypeVar("T")
@@ -59,9 +59,9 @@ class Topic(Generic[T]):
 
         An error has `confirmed`: so many of the first count; some behind them may. Cancelled, what has not left is withdrawn.
         """
-        limit, update = patience(timeout), self._twin._maker(ttl)
+        limit, updates = patience(timeout), Pairs(self._twin._dump, ttl)
         await self._lane.drained(limit)
-        return await Bell.of(self._session).drive(self._twin._producer.put_many(pairs, update, limit))
+        return await Bell.of(self._session).drive(self._twin._producer.put_many(pairs, updates, limit))
 
     async def delete(self, key: str, timeout: Duration | None = 5.0) -> Receipt:
         """The key holds nothing from now on."""

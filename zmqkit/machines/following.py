@@ -100,8 +100,7 @@ class Subscription:
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
         """Raises ValueError for what are no updates."""
-        keys, values = unpacked(chunk.parcel)
-        plain = set(map(type, values)) == {bytes}
+        keys, values, plain = unpacked(chunk.parcel)
         self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True, False), now)
 
     def live(self, live: wire.Live, now: float) -> bool:

@@ -351,7 +351,8 @@ class Topics:
                     updates = Updates.read(parcel)
                     topic.fold(updates.keys, updates.values, body.at, updates.plain)
                 else:
-                    topic.fold(*unpacked(parcel), body.at)
+                    keys, values, plain = unpacked(parcel)
+                    topic.fold(keys, values, body.at, plain)
 
     def places(self) -> Iterator[tuple[int, int, int, int]]:
         """Topic, seq, count and position of every body that is needed."""
