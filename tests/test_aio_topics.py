@@ -36,7 +36,7 @@ async def test_what_is_published_is_told_and_held_and_deleted(node: zmqkit.Node)
             assert await sub.wait_ready() and sub.state == {} and await sub.get(timeout=0) is None
             receipt = await t.publish("a", {"n": 1})
             assert (receipt.seq, receipt.duplicate, receipt.durability) == (1, False, "memory")
-            assert await taken(sub) == ("a", {"n": 1}, 1, sub.position, False, False, None)
+            assert await taken(sub) == ("a", {"n": 1}, 1, sub.position, False, False, None, receipt.node)
             assert sub.state == {"a": {"n": 1}} and sub.seq == 1 and await sub.get(timeout=0.02) is None
             assert (await t.publish_soon("b", None)).seq == 2
             batch = await t.publish_many((f"k{n}", n) for n in range(3000))
@@ -323,14 +323,15 @@ def test_subscriptions_of_several_loops_on_one_link(node: zmqkit.Node) -> None:
 @on_loop
 async def test_a_loop_in_another_task_ends(node: zmqkit.Node, end: str) -> None:
     mq = await zmqkit.aio.connect(node.endpoint)
-    sub = mq.topic(new_name()).subscribe()
+    t = mq.topic(new_name())
+    sub = t.subscribe()
 
     async def follow() -> list[Any]:
         return [event.value async for event in sub]
 
     tasks = [asyncio.create_task(follow()) for _ in range(2)]
     assert await sub.wait_ready()
-    await mq.topic(sub._followed.topic).publish("a", 1)
+    await t.publish("a", 1)
     await asyncio.sleep(0.05)
     if end in ("close", "mq.close"):
         await {"close": sub.close, "mq.close": mq.close}[end]()

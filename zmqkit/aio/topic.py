@@ -17,7 +17,8 @@ from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.feed import Event
 from zmqkit.handles.names import queue_name
 from zmqkit.handles.outcome import BatchReceipt, Receipt
-from zmqkit.handles.subscribing import Subscribing, followed
+from zmqkit.handles.session import Session
+from zmqkit.handles.subscribing import Subscribing, following
 from zmqkit.handles.topic import ASK_SECONDS, Pairs, Start, Update, deletion, update_packer
 from zmqkit.reactor import now
 
@@ -28,12 +29,16 @@ class Topic(Generic[T]):
     """Made by `aio.Client.topic(name)` or by `.aio` of a topic's handle for threads."""
 
     def __init__(self, twin: topic.Topic[T]) -> None:
-        self._twin, self._session = twin, twin._session
+        self._twin = twin
         self._pack = update_packer()
         self.name = twin.name
 
     def __repr__(self) -> str:
         return f"<aio.Topic {self.name!r}>"
+
+    @property
+    def _session(self) -> Session:
+        return self._twin._session
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -106,7 +111,8 @@ class Topic(Generic[T]):
 
     def subscribe(self, *prefixes: str, start: Start = "snapshot", name: str = "") -> Subscription[T]:
         """Follow the keys under these prefixes; none: all keys. Options as for threads."""
-        return Subscription(self._session, followed(self.name, prefixes, start, name), self._twin._load)
+        sessions = self._twin._sessions
+        return Subscription(sessions, following(sessions, self.name, prefixes, start, name), self._twin._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):

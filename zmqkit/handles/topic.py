@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema, packer
+from zmqkit.errors import Error
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
@@ -15,7 +17,7 @@ from zmqkit.handles.names import queue_name, topic_key, topic_name
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Producer
 from zmqkit.handles.session import Session
-from zmqkit.handles.subscribing import State as State, Subscribing, followed
+from zmqkit.handles.subscribing import State as State, Subscribing, following
 from zmqkit.handles.waiting import run
 from zmqkit.updates import UPDATES_BYTES_MAX, message, messages
 from zmqkit.wire import TOPIC_MARK
@@ -78,16 +80,27 @@ class Topic(Generic[T]):
 
     aio: AsyncTopic[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, session: Session, name: str, type: Any = None) -> None:
-        self._session, self.name = session, topic_name(name)
+    def __init__(self, sessions: Sequence[Session], name: str, type: Any = None) -> None:
+        self._sessions, self.name = sessions, topic_name(name)
         schema = None if type is None or type is Any else Schema(type)
         self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
         self._load: Callable[[Any], Any] | None = schema.load if schema else None
-        self._marked = marked = TOPIC_MARK + self.name
-        self._producer = session.producer(marked, lambda: UpdateProducer(session, marked))
+        self._marked = TOPIC_MARK + self.name
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}>"
+
+    @property
+    def _session(self) -> Session:
+        """Of the one node. Raises Error for a client of several."""
+        if len(self._sessions) > 1:
+            raise Error("a client of several nodes can only follow their topics: to publish connect to one of them")
+        return self._sessions[0]
+
+    @cached_property
+    def _producer(self) -> Producer:
+        session, marked = self._session, self._marked
+        return session.producer(marked, lambda: UpdateProducer(session, marked))
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -155,14 +168,14 @@ class Topic(Generic[T]):
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, *prefixes: str, start: Start = "snapshot", name: str = "") -> Subscription[T]:
-        """Follow the keys under these prefixes; none: all keys.
+        """Follow the keys under these prefixes; none: all keys. A client of several nodes follows the topic at each of them, as one.
 
         start  "snapshot": with what holds now, then what changes; "now"; "beginning": with the oldest update that is kept; an
                event's `position`; a seq; a datetime
         name   the node keeps the position under it, once the application has taken what is before: whoever subscribes under
                that name next goes on there. It belongs to the newest who does
         """
-        return Subscription(self._session, followed(self.name, prefixes, start, name), self._load)
+        return Subscription(self._sessions, following(self._sessions, self.name, prefixes, start, name), self._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):
