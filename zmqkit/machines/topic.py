@@ -70,8 +70,10 @@ class Topic:
         """Rule 1."""
         row, updates = what
         self.history.append(row)
+        if self.restoring:
+            return
         self._remember(row.position, updates)
-        if self.policy.keep_values and not self.restoring:
+        if self.policy.keep_values:
             self.fold(updates.keys, updates.values, row.at, updates.plain)
 
     @property
@@ -144,12 +146,16 @@ class Topic:
         updates = self._recent.get(position)
         if updates is None:
             updates = Updates.read(self.read(position))
-            self._remember(position, updates)
+            if self._recent_bytes <= RECENT_BYTES:
+                self._remember(position, updates)
         return updates
 
     def _remember(self, position: int, updates: Updates) -> None:
         self._recent[position] = updates
         self._recent_bytes += len(updates.body)
+
+    def forget_old(self) -> None:
+        """Once all were told: what landed "in memory" stands in the log only behind this turn's output, and is not forgotten before."""
         while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
             self._forget(next(iter(self._recent)))
 
@@ -161,7 +167,7 @@ class Topic:
     def held(self, keys: list[str], now: float) -> tuple[list[str], list[Held]]:
         """Those of the keys that have a value, as an update would say it now."""
         values: list[Any] = list(map(self.values.get, keys))
-        if self.ends:
+        if tuple in set(map(type, values)):
             values = [value if type(value) is not tuple else [value[0], value[1] - now] if value[1] > now else None for value in values]
         if None in values:
             keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
