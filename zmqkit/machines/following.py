@@ -13,13 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmqkit import wire
-from zmqkit.updates import ALL, Held, Updates, unpacked
+from zmqkit.updates import ALL, Held, Updates, Value, kept, unpacked
 from zmqkit.wire import Scope, Start
 
 WINDOW_BYTES = 8 * 1024 * 1024
-
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
 
 
 class Changes(NamedTuple):
@@ -80,7 +77,7 @@ class Subscription:
                 if value is None:
                     state.pop(key, None)
                 else:
-                    state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
+                    state[key] = kept(value, now) if type(value) is list else value  # type: ignore[assignment]
         if stale:
             for key in changes.keys:
                 stale.pop(key, None)
