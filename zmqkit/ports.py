@@ -68,8 +68,10 @@ class Doors:
     A ROUTER never tells that a peer reads again, so what waits for one is tried from time to time.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, listen: Callable[[Socket, bool], None]) -> None:
         self.gateway = gateway
+        self._listen = listen  # be told when that socket can be read, or no more
+        self._deaf: dict[int, None] = {}
         self._unread: dict[tuple[int, bytes], Unread] = {}
         self._unread_bytes = 0
         self._retry_seconds = RETRY_SECONDS
@@ -100,10 +102,26 @@ class Doors:
                 self.gateway.cut(reason != NEVER_UP, moment)
         return spoke
 
-    def close(self, forget: Callable[[Socket], None], linger_ms: int = 0) -> None:
-        """`forget` each socket first. What was said last may still go out for so long, if there is a connection to go by."""
+    def pause(self, door: int, paused: bool) -> None:
+        """Read nothing there meanwhile, so that its peers have to wait."""
+        if paused != (door in self._deaf):
+            self._listen(self.sockets[door], not paused)
+            if paused:
+                self._deaf[door] = None
+            else:
+                del self._deaf[door]
+
+    def unread(self, door: int, peer: bytes) -> int:
+        """Bytes that wait for this peer to read."""
+        unread = self._unread.get((door, peer))
+        return unread.bytes if unread is not None else 0
+
+    def close(self, linger_ms: int = 0) -> None:
+        """What was said last may still go out for so long, if there is a connection to go by."""
+        for door in list(self._deaf):
+            self.pause(door, False)
         for socket in [*self.sockets, *([self.monitor] if self.monitor is not None else [])]:
-            forget(socket)
+            self._listen(socket, False)
         for socket in self.sockets:
             if self.monitor is not None:
                 close_dealer(socket, self.monitor, linger_ms if self.connected else 0)
@@ -187,8 +205,8 @@ class Port:
 class GatewayPort(Port):
     """A gateway's link to the host in this reactor, and its doors."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.doors = Doors(gateway)
+    def __init__(self, gateway: Gateway, listen: Callable[[Socket, bool], None]) -> None:
+        self.doors = Doors(gateway, listen)
         super().__init__(gateway, None)
 
     @property

@@ -23,6 +23,8 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 FOREIGN_HWM_MESSAGES = 64  # each of them may be 1 MiB or more: what is not read yet waits at us, where its bytes are counted
+CLONE_TRIES = 20  # to find three free ports in a row
+STREAM_STALL_MS = 30_000
 DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
@@ -64,18 +66,65 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
 def _bound(socket: Socket, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
     socket.router_mandatory = True  # a peer that is gone is an error (EHOSTUNREACH), not a silent drop
     socket.router_handover = False  # nobody takes over another's routing id
-    bound = []
-    for endpoint in endpoints:
+    return socket, [_bind(socket, endpoint) for endpoint in endpoints]
+
+
+def _bind(socket: Socket, endpoint: str) -> str:
+    """Where it really is."""
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        if error.errno == zmq.EADDRINUSE:
+            raise AddressInUse(endpoint) from None
+        todo = "give an address of this machine, like tcp://127.0.0.1:5555"
+        raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
+    return socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+def open_foreign_routers(context: Context, endpoints: Iterable[str]) -> list[tuple[Socket, str]]:
+    """A door for each endpoint, and where it really is. Raises as `open_router`."""
+    opened: list[tuple[Socket, str]] = []
+    try:
+        for endpoint in endpoints:
+            opened.append(open_foreign_router(context, endpoint))
+    except Error:
+        _close_all(opened)
+        raise
+    return opened
+
+
+def open_clone_doors(context: Context, endpoint: str) -> list[tuple[Socket, str]]:
+    """A ROUTER there, and connections of any kind at the next two ports. Raises as `open_router`."""
+    host, _, port = endpoint.rpartition(":")
+    for tries_left in reversed(range(CLONE_TRIES)):
+        opened = [open_foreign_router(context, endpoint)]
+        first = int(opened[0][1].rpartition(":")[2])
         try:
-            socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            if error.errno == zmq.EADDRINUSE:
-                raise AddressInUse(endpoint) from None
-            todo = "give an address of this machine, like tcp://127.0.0.1:5555"
-            raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
-        bound.append(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
-    return socket, bound
+            for number in (first + 1, first + 2):
+                opened.append(open_stream(context, f"{host}:{number}"))
+            return opened
+        except Error:
+            _close_all(opened)
+            if port != "0" or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _close_all(opened: Iterable[tuple[Socket, str]]) -> None:
+    for socket, _ in opened:
+        socket.close(linger=0)
+
+
+def open_stream(context: Context, endpoint: str) -> tuple[Socket, str]:
+    """TCP without ZeroMQ on it, for peers to whom we speak ZMTP by hand. Raises as `open_router`."""
+    socket = context.socket(zmq.STREAM)
+    _set_limits(socket)
+    socket.sndhwm = socket.rcvhwm = FOREIGN_HWM_MESSAGES
+    socket.linger = ROUTER_LINGER_MS
+    socket.tcp_maxrt = STREAM_STALL_MS  # nothing but that ends the connection of a peer whose buffers are full
+    real = _bind(socket, endpoint)
+    return socket, real
 
 
 def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:

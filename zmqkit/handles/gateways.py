@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from zmqkit.bridge import Bridge, OutwardBridge
+from zmqkit.clone_bridge import CloneBridge
 from zmqkit.errors import Unreachable
 from zmqkit.gateways.desk import Translator
 from zmqkit.gateways.mdp import Mdp
@@ -15,7 +16,9 @@ from zmqkit.gateways.mdp_link import MdpClientLink, MdpWorkerLink
 from zmqkit.gateways.outward import OutwardLink
 from zmqkit.gateways.ppp import Ppp
 from zmqkit.gateways.ppp_link import PppClientLink, PppWorkerLink
-from zmqkit.sockets import FOREIGN_FRAMES_MAX, check_address
+from zmqkit.handles.names import topic_name
+from zmqkit.sockets import FOREIGN_FRAMES_MAX, check_address, open_clone_doors, open_foreign_routers
+from zmqkit.wire import TOPIC_MARK
 
 if TYPE_CHECKING:
     from zmqkit.machines.node import NodeMachine
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("mdp", "ppp")
 PATIENT_SECONDS = 86400.0
+PORT_MAX = 65535
 BODY_FRAMES_MAX = FOREIGN_FRAMES_MAX - 10  # what 7/MDP puts before a body is less
 
 
@@ -32,21 +36,32 @@ class Gateways:
 
     def __init__(self, reactor: Reactor, machine: NodeMachine) -> None:
         self._reactor, self._machine = reactor, machine
-        self._bridges: dict[str, Bridge] = {}
+        self._bridges: dict[str, Bridge | CloneBridge] = {}
         self.endpoints: dict[str, list[str]] = {}  # the real ones
 
-    def open(self, mdp: str | None, ppp: tuple[str, str] | None) -> None:
-        """7/MDP and 18/MDP at one endpoint, 6/PPP at one for clients and one for workers. Raises AddressInUse, Error."""
+    def open(self, mdp: str | None, ppp: tuple[str, str] | None, clone: str | None, clone_topic: str) -> None:
+        """7/MDP and 18/MDP at one endpoint, 6/PPP at one for clients and one for workers, 12/CHP at one and the next two ports.
+
+        Raises AddressInUse, Error.
+        """
         if mdp is not None:
             self._open("mdp", lambda bridge: Mdp(bridge, salt=os.urandom(16)), [mdp])
         if ppp is not None:
             self._open("ppp", lambda bridge: Ppp(bridge, salt=os.urandom(16)), list(ppp))
+        if clone is not None:
+            self._open_clone(clone, clone_topic)
 
     def _open(self, name: str, make: Callable[[Bridge], Translator], endpoints: list[str]) -> None:
         bridge = self._bridges[name] = Bridge(name, self._reactor.wake, self._machine.serves)
         bridge.translator = make(bridge)
-        port, self.endpoints[name] = self._reactor.attach_gateway(bridge, endpoints)
+        port, self.endpoints[name] = self._reactor.attach_gateway(bridge, lambda context: open_foreign_routers(context, endpoints))
         bridge.deliver = port.doors.deliver
+
+    def _open_clone(self, endpoint: str, topic: str) -> None:
+        info = self._machine.topics.info(TOPIC_MARK + topic)
+        bridge = self._bridges["clone"] = CloneBridge(topic, self._reactor.wake, info["seq"], info["floor"])
+        port, bound = self._reactor.attach_gateway(bridge, lambda context: open_clone_doors(context, endpoint))
+        bridge.doors, self.endpoints["clone"] = port.doors, bound[:1]
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -54,8 +69,18 @@ class Gateways:
         return {f"{name}:{reason}": count for name, bridge in self._bridges.items() for reason, count in bridge.dropped.items()}
 
 
-def check(mdp: object, ppp: object) -> tuple[str | None, tuple[str, str] | None]:
+def check_clone(clone: object, topic: object) -> tuple[str | None, str]:
     """What a Node may be asked for. Raises ValueError."""
+    if clone is None:
+        return None, topic_name(topic)
+    head, _, port = clone.rpartition(":") if isinstance(clone, str) else ("", "", "")
+    if not head.startswith("tcp://") or not port.isdecimal() or int(port) > PORT_MAX - 2:
+        raise ValueError(f"clone={clone!r}: give one endpoint, such as tcp://127.0.0.1:5570; the next two ports belong to it")
+    return f"{head}:{port}", topic_name(topic)
+
+
+def check(mdp: object, ppp: object) -> tuple[str | None, tuple[str, str] | None]:
+    """The same. Raises ValueError."""
     if not (mdp is None or isinstance(mdp, str)):
         raise ValueError(f"mdp={mdp!r}: give one endpoint, such as tcp://127.0.0.1:5556")
     if ppp is None:

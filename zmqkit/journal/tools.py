@@ -59,7 +59,6 @@ class Dumped(NamedTuple):
     offset: int
 
 
-
 def stat(path: str) -> Stat:
     """Raises JournalError: there is no journal; JournalCorrupt: what there is cannot be opened."""
     with readable(path), Directory(path, make=False) as directory:
