@@ -53,10 +53,7 @@ class Hold:
 
 @asynccontextmanager
 async def serving(
-    node: zmqkit.Node,
-    function: Callable[[Any], Any],
-    threads: int = 1000,
-    type: Any = None,  # noqa: F811
+    node: zmqkit.Node, function: Callable[[Any], Any], threads: int = 1000, type: Any = None  # noqa: F811
 ) -> AsyncIterator[tuple[aio.Client, str]]:
     """A caller, and the name of what another client serves."""
     name = new_name()

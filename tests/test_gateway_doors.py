@@ -51,7 +51,7 @@ class Deaf(Raw):
 class Bench:
     def __init__(self) -> None:
         self.gateway = Gateway()
-        self.port = GatewayPort(self.gateway)
+        self.port = GatewayPort(self.gateway, lambda socket, wanted: None)
         self.doors = self.port.doors
         self.context: sockets.Context = zmq.Context()
         socket, self.endpoint = sockets.open_foreign_router(self.context, "tcp://127.0.0.1:*")
@@ -173,7 +173,7 @@ def test_who_does_not_read_is_tried_less_and_less_often_and_at_once_when_there_i
 def test_what_waits_goes_with_the_doors(bench: Bench) -> None:
     with bench.peer(b"deaf"):
         bench.fill(b"deaf")
-        bench.doors.close(lambda socket: None)
+        bench.doors.close()
         assert not bench.waiting(b"deaf") and bench.doors.retry_at == inf and not bench.doors.drain({}, bench.now)
 
 

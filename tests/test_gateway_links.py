@@ -20,6 +20,7 @@ MD_ASK = [b"", b"MDPW01", b"\x02", b"C", b"", b"body"]
 MD_HEARTBEAT, MD_DISCONNECT = [b"", b"MDPW01", b"\x04"], [b"", b"MDPW01", b"\x05"]
 
 
+
 def pirate_worker(**options: Any) -> LinkBench:
     b = bench(lambda desk: PppWorkerLink(desk, "echo", names(), **options))
     assert b.heard() == [OPEN, READY]

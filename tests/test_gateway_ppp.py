@@ -190,7 +190,9 @@ def test_clients_that_fill_the_room_of_all_leave_some_to_who_waits_for_nothing_y
 
 
 @pytest.mark.parametrize(("limit", "value"), [("REQUESTS_MAX", 3), ("REQUESTS_BYTES_MAX", 3 * (1000 + 3 * clients.FRAME_BYTES))])
-def test_all_clients_together_meet_a_limit_which_answers_make_room_under(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+def test_all_clients_together_meet_a_limit_which_answers_make_room_under(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
     monkeypatch.setattr(clients, limit, value)
     queue = Queue()
     for number in range(5):

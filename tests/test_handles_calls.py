@@ -166,10 +166,7 @@ def test_without_a_link_a_call_is_withdrawn_and_says_why() -> None:
 
 
 def test_a_quota_is_waited_for_and_told_without_retries(
-    mq: zmqkit.Client,
-    worker: zmqkit.Client,
-    gate: Gate,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    mq: zmqkit.Client, worker: zmqkit.Client, gate: Gate, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
     monkeypatch.setattr(node_calls, "CALLS_MAX", 1)
     with serving(worker, gate) as name:

@@ -422,9 +422,7 @@ def test_an_answer_survives_the_workers_link(mq: zmqkit.Client, node: zmqkit.Nod
 
 
 def test_a_handler_whose_lease_has_ended_sees_it_and_its_answer_counts_for_nothing(
-    mq: zmqkit.Client,
-    node: zmqkit.Node,
-    gate: Gate,  # noqa: F811
+    mq: zmqkit.Client, node: zmqkit.Node, gate: Gate  # noqa: F811
 ) -> None:
     with proxy_to(node.endpoint) as proxy, zmqkit.connect(proxy.endpoint) as worker, serving(worker, gate) as name:
         future = mq.call_soon(name, 1, timeout=4 * SOON)

@@ -1,12 +1,12 @@
 """zmqkit: acknowledgements, durable queues and late-joiner snapshots on ZeroMQ, as a library.
 
-with zmqkit.Node("tcp://127.0.0.1:5555", journal="data") as node:      # hosts queues in this process
-    node.queue("emails").put({"to": "ada@example.org"})                # returns when it is on disk
+    with zmqkit.Node("tcp://127.0.0.1:5555", journal="data") as node:      # hosts queues in this process
+        node.queue("emails").put({"to": "ada@example.org"})                # returns when it is on disk
 
-mq = zmqkit.connect("tcp://127.0.0.1:5555")                            # any other process
-for d in mq.queue("emails").consume():
-    with d:                                                            # ack on success, nack with backoff on an exception
-        send(d.body)
+    mq = zmqkit.connect("tcp://127.0.0.1:5555")                            # any other process
+    for d in mq.queue("emails").consume():
+        with d:                                                            # ack on success, nack with backoff on an exception
+            send(d.body)
 """
 
 from zmqkit import aio

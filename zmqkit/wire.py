@@ -131,7 +131,7 @@ class Welcome(NamedTuple):
 
 
 class NoSession(NamedTuple):
-    """ "I do not know this link": say HELLO on a new one."""
+    """"I do not know this link": say HELLO on a new one."""
 
 
 class Put(NamedTuple):
@@ -390,35 +390,8 @@ class Bye(NamedTuple):
 
 
 Command = (
-    Hello
-    | Welcome
-    | NoSession
-    | Put
-    | Confirm
-    | Refused
-    | Ready
-    | Echo
-    | Lease
-    | Done
-    | Answer
-    | Back
-    | Save
-    | Ask
-    | Told
-    | Bye
-    | Call
-    | Cancel
-    | More
-    | Part
-    | Reply
-    | Sub
-    | Unsub
-    | Seen
-    | Pos
-    | Reset
-    | Chunk
-    | Live
-    | At
+    Hello | Welcome | NoSession | Put | Confirm | Refused | Ready | Echo | Lease | Done | Answer | Back | Save | Ask | Told | Bye
+    | Call | Cancel | More | Part | Reply | Sub | Unsub | Seen | Pos | Reset | Chunk | Live | At
 )
 SERVICE_MARK = "\0"  # begins the name of a service where names of queues stand too; no queue's name begins so
 TOPIC_MARK = "\1"  # begins the name of a topic in PUT, CONFIRM and REFUSED

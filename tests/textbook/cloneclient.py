@@ -12,6 +12,7 @@ from time import monotonic
 from uuid import uuid4
 
 import zmq
+
 from textbook.peer import Peer, Socket
 
 Frames = list[bytes]

@@ -34,7 +34,7 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--titanic", is_flag=True,
               help="Keep requests on disk until they are answered: three services for clients of 9/TSP and ours.")  # fmt: skip
 @click.option("--clone", metavar="ENDPOINT",
-              help="Where clients of the Clone pattern (12/CHP) ask for snapshots; updates leave one port above, and come two above.")  # fmt: skip
+              help="Where Clone clients ask for snapshots (12/CHP); updates leave and come at the next two ports.")  # fmt: skip
 @click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")

@@ -44,7 +44,9 @@ class Links:
         self._workers: dict[str, list[OutwardBridge]] = {}  # by service
         self._call = session.machine.call
 
-    def call(self, service: str, parcel: Parcel, ticket: Any, deadline: float, attempts: int, key: str = "", parts: int = 0) -> None:
+    def call(
+        self, service: str, parcel: Parcel, ticket: Any, deadline: float, attempts: int, key: str = "", parts: int = 0
+    ) -> None:
         """As the machine's: there are links by which that service is asked, from its first use on."""
         name = self._names.get(service)
         if name is None:

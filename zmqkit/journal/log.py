@@ -46,7 +46,7 @@ class Log(Protocol):
 
     @property
     def durability(self) -> str:
-        """ "disk", "os" or "memory": what `durable` promises."""
+        """"disk", "os" or "memory": what `durable` promises."""
 
     @property
     def last(self) -> int:

@@ -59,6 +59,7 @@ class Dumped(NamedTuple):
     offset: int
 
 
+
 def stat(path: str) -> Stat:
     """Raises JournalError: there is no journal; JournalCorrupt: what there is cannot be opened."""
     with readable(path), Directory(path, make=False) as directory:

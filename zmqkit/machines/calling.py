@@ -80,7 +80,9 @@ class Calling:
 
     # -- the handles --------------------------------------------------------------------------------------------------
 
-    def call(self, service: str, parcel: Parcel, ticket: Any, deadline: float, attempts: int, key: str = "", parts: int = 0) -> None:
+    def call(
+        self, service: str, parcel: Parcel, ticket: Any, deadline: float, attempts: int, key: str = "", parts: int = 0
+    ) -> None:
         """Make these calls. A keyed call or a stream (`parts` > 0) is a parcel of one."""
         flight = Flight(service, self._next, parcel, ticket, deadline, attempts, key, parts)
         self._next += parcel.count

@@ -208,3 +208,4 @@ class Fanout:
         subscriber = self.subscribers.get((client.id, number))
         if subscriber is not None and subscriber.told < subscriber.cursor and subscriber.round is None:
             self._tell_at(subscriber)
+

@@ -350,3 +350,4 @@ class Leasing:
             if lease.open and lease.batch.suspect >> lease.offset & 1:
                 core.clients[lease.client].alone_token = lease.token
             self.next_scan = min(self.next_scan, lease.deadline)
+

@@ -302,3 +302,4 @@ class Topics:
         hosted = self.by_number[record.queue]
         moved = hosted.topic.history.move(record.source, position) or hosted.keeping.move(record.source, position)
         self._release(hosted.topic, position, record.source if moved else position)
+
