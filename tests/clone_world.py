@@ -104,7 +104,8 @@ class Bench:
             sends = self.clone.take(self.now)
             gone: dict[tuple[int, bytes], None] = {}
             for send in sends:
-                assert (send.door, send.peer) not in gone
+                if (send.door, send.peer) in gone:
+                    continue  # what follows would make no sense
                 if send.peer in self.gone and send.frames[0]:
                     gone[send.door, send.peer] = None
                 elif send.door == SNAPSHOTS:
