@@ -172,8 +172,8 @@ class Doors:
         return None
 
     def _retry(self, moment: float) -> bool:
-        """Has anybody gone?"""
-        before, gone = self._unread_bytes, False
+        """Has anybody gone, or read all?"""
+        before, peers = self._unread_bytes, len(self._unread)
         for place in list(islice(self._unread, RETRY_PEERS_MAX)):
             unread = self._unread[place]
             reason = self._send_unread(place, unread)
@@ -181,12 +181,11 @@ class Doors:
                 del self._unread[place]
                 self._unread[place] = unread  # behind the others
             elif reason is not None:
-                gone = True
                 self._give_up(place, unread, reason, untold=len(unread.messages))
                 self.gateway.gone(*place, moment)
         self._retry_seconds = RETRY_SECONDS if self._unread_bytes < before else min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
         self.retry_at = moment + self._retry_seconds if self._unread else inf
-        return gone
+        return len(self._unread) < peers
 
 
 class Port:
