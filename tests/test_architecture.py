@@ -20,7 +20,7 @@ FLOOR = {
     **dict.fromkeys(("wire", "framing", "fields", "parcel", "updates", "codec", "records"), 2),
     **dict.fromkeys(("sockets", "security", "discovery", "journal"), 2),
     **dict.fromkeys(("machines", "gateways"), 3),
-    **dict.fromkeys(("host", "reactor", "ports", "bridge", "clone_bridge", "simulator"), 4),
+    **dict.fromkeys(("host", "reactor", "ports", "bridge", "clone_bridge", "clone_outward", "simulator"), 4),
     "handles": 5,
     **dict.fromkeys(("aio", "tasks"), 6),
     "cli": 7,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from zmqkit.gateways.clients import FRAME_BYTES, size_of
 from zmqkit.machines.link import ClientMachine
-from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
+from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive, writable
 from zmqkit.wire import Command
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
@@ -63,7 +63,7 @@ class Unread:
 
 
 class Doors:
-    """The foreign sockets of a gateway: ROUTERs that are bound; or one DEALER on a connection, whose only peer is b"".
+    """The foreign sockets of a gateway: such as are bound and know their peers; or some on a connection, whose only peer is b"".
 
     A ROUTER never tells that a peer reads again, so what waits for one is tried from time to time.
     """
@@ -77,7 +77,7 @@ class Doors:
         self._retry_seconds = RETRY_SECONDS
         self.retry_at = inf
         self.sockets: list[Socket] = []
-        self.monitor: Socket | None = None  # of the DEALER
+        self.monitor: Socket | None = None  # of the last one, where they are on their way to somebody
         self.connected = False  # it was heard, and not cut since
 
     def drain(self, heard: dict[Any, int], moment: float) -> bool:
@@ -111,6 +111,10 @@ class Doors:
             else:
                 del self._deaf[door]
 
+    def writable(self) -> bool:
+        """Of a connection: something can be sent by it."""
+        return bool(self.sockets) and writable(self.sockets[0])
+
     def unread(self, door: int, peer: bytes) -> int:
         """Bytes that wait for this peer to read."""
         unread = self._unread.get((door, peer))
@@ -123,7 +127,7 @@ class Doors:
         for socket in [*self.sockets, *([self.monitor] if self.monitor is not None else [])]:
             self._listen(socket, False)
         for socket in self.sockets:
-            if self.monitor is not None:
+            if self.monitor is not None and socket is self.sockets[-1]:
                 close_dealer(socket, self.monitor, linger_ms if self.connected else 0)
             else:
                 socket.close()

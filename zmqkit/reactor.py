@@ -33,7 +33,6 @@ from zmqkit.sockets import (
     deliver,
     doubt,
     open_dealer,
-    open_foreign_dealer,
     open_router,
     readable,
     receive,
@@ -146,13 +145,12 @@ class Reactor:
         gateway.machine.start(now())
         return port
 
-    def reopen(self, port: GatewayPort, endpoint: str, routing_id: bytes) -> None:
-        """Leave the foreign broker, if it is there, and come back under that routing id. On the I/O thread."""
+    def reopen(self, port: GatewayPort, opened: Callable[[Context], tuple[list[Socket], Socket]]) -> None:
+        """Leave the foreign peer, if it is there, and come back by these sockets and their monitor. On the I/O thread."""
         port.doors.close()
-        socket, port.doors.monitor = open_foreign_dealer(self._context, endpoint, routing_id)
-        port.doors.sockets = [socket]
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(port.doors.monitor, zmq.POLLIN)
+        port.doors.sockets, port.doors.monitor = opened(self._context)
+        for socket in (*port.doors.sockets, port.doors.monitor):
+            self._listen(socket, True)
 
     def detach(self, port: GatewayPort) -> None:
         """Leave the foreign broker for good: what was said last still goes out. On the I/O thread, by `call`."""

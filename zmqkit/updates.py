@@ -94,6 +94,11 @@ def message(key: str, value: bytes | None, ttl: float | None = None, note: bytes
     return _pack(key) + _pack(held)  # type: ignore[no-any-return]
 
 
+def plain_value(value: bytes) -> bytes:
+    """A value that is nothing but bytes, encoded."""
+    return _pack(value)  # type: ignore[no-any-return]
+
+
 def kept(held: list[Any], at: float) -> Kept:
     """What a state keeps of a value with an end or a note that came at that time."""
     end = inf if held[1] is None else at + held[1]

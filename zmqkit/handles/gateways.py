@@ -1,4 +1,4 @@
-"""Gateways beside a node: doors for the ZeroMQ Guide's clients and workers, and links of ours to the Guide's brokers."""
+"""Gateways beside a node: doors for the ZeroMQ Guide's clients and workers, and links of ours to the Guide's brokers and servers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from zmqkit.bridge import Bridge, OutwardBridge
 from zmqkit.clone_bridge import CloneBridge
+from zmqkit.clone_outward import Follower, Setter
 from zmqkit.errors import Unreachable
+from zmqkit.gateways.chp import HUGZ
 from zmqkit.gateways.desk import Translator
 from zmqkit.gateways.mdp import Mdp
 from zmqkit.gateways.mdp_link import MdpClientLink, MdpWorkerLink
@@ -17,7 +19,17 @@ from zmqkit.gateways.outward import OutwardLink
 from zmqkit.gateways.ppp import Ppp
 from zmqkit.gateways.ppp_link import PppClientLink, PppWorkerLink
 from zmqkit.handles.names import topic_name
-from zmqkit.sockets import FOREIGN_FRAMES_MAX, check_address, open_clone_doors, open_foreign_routers
+from zmqkit.sockets import (
+    FOREIGN_FRAMES_MAX,
+    Context,
+    Socket,
+    check_address,
+    open_clone_doors,
+    open_clone_follower,
+    open_clone_setter,
+    open_foreign_link,
+    open_foreign_routers,
+)  # fmt: skip
 from zmqkit.wire import TOPIC_MARK
 
 if TYPE_CHECKING:
@@ -25,7 +37,7 @@ if TYPE_CHECKING:
     from zmqkit.ports import GatewayPort
     from zmqkit.reactor import Reactor
 
-SCHEMES = ("mdp", "ppp")
+SCHEMES = ("mdp", "ppp", "clone")
 PATIENT_SECONDS = 86400.0
 PORT_MAX = 65535
 BODY_FRAMES_MAX = FOREIGN_FRAMES_MAX - 10  # what 7/MDP puts before a body is less
@@ -91,7 +103,7 @@ def check(mdp: object, ppp: object) -> tuple[str | None, tuple[str, str] | None]
 
 
 def is_foreign(endpoint: str) -> bool:
-    """mdp://HOST:PORT or ppp://HOST:PORT?"""
+    """mdp://HOST:PORT, ppp://HOST:PORT or clone://HOST:PORT?"""
     return endpoint.partition("://")[0] in SCHEMES
 
 
@@ -101,8 +113,30 @@ def foreign_address(endpoint: str) -> str:
     try:
         check_address(address)
     except Unreachable as error:
-        raise Unreachable(endpoint, error.reason, "give one like mdp://127.0.0.1:5555") from None
+        raise Unreachable(endpoint, error.reason, f"give one like {_scheme(endpoint)}://127.0.0.1:5555") from None
+    if _scheme(endpoint) == "clone" and int(address.rpartition(":")[2]) > PORT_MAX - 2:
+        raise Unreachable(endpoint, "a Clone server has the next two ports, too", "give that of its snapshots")
     return address
+
+
+def link_follower(reactor: Reactor, endpoint: str, follower: Follower) -> None:
+    """Follow the foreign Clone server there. On the I/O thread."""
+    address, prefixes = foreign_address(endpoint), [*map(str.encode, follower.link.prefixes), HUGZ]
+    _attach(reactor, follower, lambda context: open_clone_follower(context, address, prefixes))
+
+
+def link_setter(reactor: Reactor, endpoint: str, setter: Setter) -> None:
+    """Set keys at the foreign Clone server there. On the I/O thread."""
+    address = foreign_address(endpoint)
+    _attach(reactor, setter, lambda context: open_clone_setter(context, address, setter.publishes))
+
+
+def _attach(reactor: Reactor, outward: Follower | Setter, opened: Callable[[Context], tuple[list[Socket], Socket]]) -> None:
+    port = reactor.attach_outward(outward)
+    outward.doors = port.doors
+    outward.reopen = partial(reactor.reopen, port, opened)
+    outward.leave = partial(reactor.detach, port)
+    reactor.wake()
 
 
 def link_worker(reactor: Reactor, endpoint: str, service: str) -> OutwardBridge:
@@ -139,6 +173,6 @@ def _link(reactor: Reactor, endpoint: str, make: Callable[[Bridge], OutwardLink]
     bridge.translator = bridge.link = make(bridge)
     port: GatewayPort = reactor.attach_outward(bridge)
     bridge.deliver = port.doors.deliver
-    bridge.reopen = partial(reactor.reopen, port, address)
+    bridge.reopen = lambda routing_id: reactor.reopen(port, lambda context: open_foreign_link(context, address, routing_id))
     bridge.leave = partial(reactor.detach, port)
     return bridge
