@@ -200,7 +200,9 @@ def test_what_a_client_sets_in_a_burst_is_stored_whole(node: zmqkit.Node, kind: 
     count = 20_000 if kind.setter == zmq.PUSH else 500  # a PUB of ZeroMQ's drops what is more than its 1,000
     with kind(place(node)) as client:
         client.seen("loaded", within=SOON)
-        if kind.setter == zmq.PUB:  # whether its collector is subscribed, a publisher cannot know: the Guide's client loses what it sets before
+        if (
+            kind.setter == zmq.PUB
+        ):  # whether its collector is subscribed, a publisher cannot know: the Guide's client loses what it sets before
             until(lambda: client.set(b"/client/probe", b"x") and b"/client/probe" in client.values)
         for number in range(count):
             client.set(b"/client/%d" % number, b"%d" % number)
@@ -262,7 +264,9 @@ def test_over_kills_of_the_node_clients_and_native_peers_see_one_linear_truth(tm
             assert sorted(log) == list(range(1, head + 1))
             for peer in (client, pub):
                 told = [(struct.unpack("!q", frames[1])[0], (frames[0], frames[4])) for frames in peer.told]
-                assert [number for number, _ in told] == list(range(head - len(told) + 1, head + 1)), "nothing is missing, nothing comes twice"
+                assert [number for number, _ in told] == list(range(head - len(told) + 1, head + 1)), (
+                    "nothing is missing, nothing comes twice"
+                )
                 assert all(log[number] == update for number, update in told)
                 assert peer.values == state
     finally:
@@ -289,7 +293,9 @@ def test_what_is_no_endpoint_for_three_ports_is_refused_at_once(wrong: Any) -> N
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_each_of_the_three_ports_must_be_free_and_what_cannot_open_leaves_nothing_behind(node: zmqkit.Node, step: int, tmp_path: Path) -> None:
+def test_each_of_the_three_ports_must_be_free_and_what_cannot_open_leaves_nothing_behind(
+    node: zmqkit.Node, step: int, tmp_path: Path
+) -> None:
     host, _, port = place(node).rpartition(":")
     wanted = f"{host}:{int(port) + step}"
     with pytest.raises(zmqkit.AddressInUse):

@@ -127,7 +127,7 @@ class CloneLink:
 
     def _close(self, now: float) -> None:
         """Rule 2."""
-        if self._phase is Phase.FOLLOWING and now > self._loaded_at + CALM_SECONDS:
+        if self._phase is Phase.FOLLOWING and now >= self._loaded_at + CALM_SECONDS:
             self._backoff = 0.0
         self._phase, self._at = Phase.CLOSED, now + self._backoff
         self._backoff = min(max(2 * self._backoff, BACKOFF_SECONDS), BACKOFF_SECONDS_MAX)
