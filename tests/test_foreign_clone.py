@@ -50,7 +50,7 @@ def test_a_topic_there_is_followed_and_published_into(kind: type[CloneServer], c
         receipt = topic.publish("/client/ours", b"1", timeout=SOON)
         assert (receipt.durability, receipt.seq) == ("sent", 0)
         textbook.seen("update", b"/client/ours", within=SOON)
-        if kind.collects != 0 and client.setter == CloneClient6.setter:
+        if client is CloneClient6:  # what it says before the server has subscribed goes nowhere
             until(lambda: textbook.set(b"/client/theirs", b"2") and b"/client/theirs" in textbook.values)
         else:
             textbook.set(b"/client/theirs", b"2")
@@ -165,7 +165,7 @@ def test_what_a_clone_server_has_not_is_said() -> None:
             lambda: mq.topic("t").subscribe(start=3).wait_ready(), lambda: mq.topic("t").subscribe(start="beginning").get(SOON),
             lambda: mq.topic("t").subscribe(name="ui").get(SOON),
         ):  # fmt: skip
-            with pytest.raises(zmqkit.Error, match="Clone server|one topic"):
+            with pytest.raises(zmqkit.Error, match=r"Clone server|one topic"):
                 refused()
     for wrong in ("clone://127.0.0.1", "clone://127.0.0.1:65534"):
         with pytest.raises(zmqkit.Unreachable):
@@ -198,4 +198,4 @@ def test_commands_follow_and_publish_there_too() -> None:
             finally:
                 process.kill()
     assert [json.loads(line)["key"] for line in lines] == ["/client/a", "/client/b"] and process.returncode == 0
-    assert [json.loads(line)["value"] for line in lines] == ["apple", "[1]"]
+    assert [json.loads(line)["value"] for line in lines] == [{"base64": "YXBwbGU="}, {"base64": "WzFd"}], "values there are bytes"

@@ -227,7 +227,7 @@ class CloneBroker(Broker):
         assert self.process.stdout
         ready, self.endpoint, word, clone = first_line(self.process, self.process.stdout).split()
         assert (ready, word) == ("ready", "clone")
-        self._command = self._command[:-1] + [clone]
+        self._command = [*self._command[:-1], clone]
         self.clone = clone
         return 0.0
 
