@@ -62,7 +62,7 @@ class Wire:
 
 
 class Bench:
-    def __init__(self, *loaded: Update, seq: int = 0) -> None:
+    def __init__(self, *loaded: Update, seq: int = 0, complete: bool = True) -> None:
         self.now = 1000.0
         self.sets: list[Set] = []
         self.deaf: dict[bytes, int] = {}  # peers that do not read, and how much waits for them
@@ -72,7 +72,8 @@ class Bench:
         self.gone: dict[bytes, None] = {}  # sends to these do not leave
         for update in loaded:
             self.clone.load(update, self.now)
-        self.clone.complete(seq, self.now)
+        if complete:
+            self.clone.complete(seq, self.now)
 
     def wire(self, peer: bytes, kind: str, shakes: bool = True) -> Wire:
         wire = Wire.__new__(Wire)

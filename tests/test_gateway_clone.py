@@ -98,6 +98,12 @@ def test_what_is_no_request_is_counted_and_not_answered(frames: Frames) -> None:
     assert bench.ask(b"c", ICANHAZ, b"x" * 255) == [[KTHXBAI, seq(0), b"", b"", b"x" * 255]]
 
 
+def test_a_deletion_has_no_ttl_and_no_note() -> None:
+    bench = Bench()
+    bench.wire(b"p", "PUSH").send(b"k", seq(0), UUID, b"ttl=3\ncolor=red\n", b"")
+    assert bench.sets == [Set("k", None, None, b"")]
+
+
 # -- what is told ------------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +293,21 @@ def test_what_a_gap_hid_is_told_under_its_numbers() -> None:
     bench.update(Update(b"live", 11, b"w"))
     assert [frames[1] for frames in subscriber.take()] == [seq(11)]
     assert bench.ask(b"c", ICANHAZ, b"live")[0] == pub(b"live", 11, b"w")
+
+
+def test_a_node_that_begins_tells_its_newest_updates_and_knows_their_numbers() -> None:
+    bench = Bench(complete=False)
+    subscriber = bench.subscriber(b"s", b"")
+    bench.update(Update(b"k", 3, b"v", 30.0))
+    bench.now += 10.0
+    for update in (Update(b"k", 3, b"v", 20.0), Update(b"old", 3, b"v")):
+        bench.clone.load(update, bench.now)
+    bench.clone.complete(3, bench.now)
+    assert subscriber.take() == [pub(b"k", 3, b"v", props=b"ttl=30\n")]
+    entries = bench.ask(b"c", ICANHAZ)
+    assert entries == [pub(b"k", 3, b"v", props=b"ttl=1030.000000\n"), pub(b"old", 3, b"v"), [KTHXBAI, seq(3), b"", b"", b""]]
+    bench.clone.load(Update(b"k", 9, b"v"), bench.now)
+    assert bench.ask(b"c", ICANHAZ, b"k")[0][1] == seq(3)
 
 
 def test_a_ttl_is_relative_when_it_is_told_and_a_moment_in_a_snapshot() -> None:

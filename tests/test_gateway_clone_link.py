@@ -226,6 +226,25 @@ def test_without_a_snapshot_only_what_is_new_counts() -> None:
     assert bench.take() == [Gap(5, 6), ("new", b"v", 6)]
 
 
+def test_without_a_snapshot_of_a_subtree_only_what_is_new_counts_too() -> None:
+    bench = Bench("a", start=Start.NOW)
+    for number in 3, 5:
+        bench.update(*pair(b"a", number))
+    bench.update(*pair(HUGZ, 4, b""))
+    assert bench.take() == [("a", b"v", 5)]
+
+
+def test_a_snapshot_may_take_long_while_it_comes() -> None:
+    bench = Bench("a")
+    bench.update(*pair(HUGZ, 9, b""))
+    for number in range(5):
+        bench.wait(clone_link.ANSWER_SECONDS - 1)
+        bench.update(*pair(HUGZ, 9, b""))
+        bench.snapshot(*pair(b"a%d" % number, 9))
+    bench.snapshot(*end(9, b"a"))
+    assert bench.opened == 1 and len(bench.state) == 5
+
+
 def test_without_a_snapshot_and_hugz_everything_counts_after_a_while() -> None:
     bench = Bench("a", start=Start.NOW)
     bench.update(*pair(b"a", 3))

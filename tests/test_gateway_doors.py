@@ -188,3 +188,13 @@ def test_only_so_many_are_tried_at_once_and_then_the_next(bench: Bench, monkeypa
             while slow.heard(0.01) is None:
                 bench.turn(ports.RETRY_SECONDS_MAX)
         assert bench.waiting(b"deaf") == 1
+
+
+def test_a_door_that_is_paused_is_not_listened_to_until_it_is_not_or_closes(bench: Bench) -> None:
+    heard: list[bool] = []
+    bench.doors._listen = lambda socket, wanted: heard.append(wanted)
+    for paused in (True, True, False, False, True):
+        bench.doors.pause(0, paused)
+    assert heard == [False, True, False]
+    bench.doors.close()
+    assert heard[3:] == [True, False], "whoever closes must not forget it twice"

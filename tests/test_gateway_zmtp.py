@@ -92,6 +92,11 @@ def test_who_does_not_shake_hands_is_cut_off_after_a_while_and_who_waits_for_us_
     late.say(ready("PUSH"))
     late.send(*KVSET)
     assert bench.sets == [WANTED] and bench.clone.deadline > 1e9
+    other = bench.wire(b"other", "PUSH", shakes=False)
+    other.say(GREETING)
+    bench.wait(zmtp.READY_SECONDS + 0.01)
+    other.say(ready("PUB"))
+    assert other.closed, "we have said that we are a PULL"
 
 
 def test_a_message_without_an_end_is_bounded_and_so_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
