@@ -13,14 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmqkit import wire
-from zmqkit.updates import ALL, Held, Updates, unpacked
+from zmqkit.updates import ALL, Held, Updates, Value, kept, unpacked
 from zmqkit.wire import Scope, Start
 
 WINDOW_BYTES = 8 * 1024 * 1024
 NO_POSITION = 0, 1  # epochs begin with 1
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
-
 
 class Changes(NamedTuple):
     """Updates of one batch, in order. `numbers`: the seq of each, or of all together."""
@@ -84,7 +81,7 @@ class Subscription:
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def reset(self, reset: wire.Reset) -> None:
-        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.start == Start.POSITION):
+        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.based or self.start == Start.POSITION):
             self.news.append(Gap(reset.first, reset.last))
         self.epoch, self.seq, self.based = reset.epoch, reset.seq, True
         self.scope = Scope(reset.scope)
@@ -164,7 +161,7 @@ def _fold(state: dict[str, Value], changes: Changes, now: float) -> None:
         if value is None:
             state.pop(key, None)
         else:
-            state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
+            state[key] = kept(value, now) if type(value) is list else value  # type: ignore[assignment]
 
 
 def _size(command: wire.Chunk | wire.Live) -> int:
