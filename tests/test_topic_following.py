@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from topic_bench import EPOCH, TopicBench
@@ -25,6 +26,30 @@ def test_a_late_joiner_gets_the_state_and_then_what_changes() -> None:
     bench.settle()
     assert follower.seen == [("a", b"4", 5, True), ("c", b"3", 5, True), ("d", b"5", 6, False), ("a", None, 7, False)]
     assert subscription.state == follower.fold == {"c": b"3", "d": b"5"} and subscription.seq == 7 and not follower.gaps
+
+
+def test_the_state_has_an_update_before_its_number_is_shown() -> None:
+    """Else a thread that waits for the number reads the state before it."""
+    shown: list[int] = []
+
+    class State(dict[str, Any]):
+        def update(self, *pairs: Any, **more: Any) -> None:
+            shown.append(subscription.seq)
+            super().update(*pairs, **more)
+
+        def pop(self, *arguments: Any) -> Any:
+            shown.append(subscription.seq)
+            return super().pop(*arguments)
+
+    bench = TopicBench()
+    follower = bench.follower()
+    subscription = follower.subscribe("t")
+    bench.settle()
+    subscription.states = [State()]
+    for value in (b"1", b"2", None):
+        bench.publish(("a", value))
+        bench.settle()
+    assert subscription.seq == 3 and shown == [0, 1, 2]
 
 
 def test_updates_go_on_between_the_pieces_of_a_snapshot() -> None:

@@ -6,6 +6,7 @@ import click
 
 from zmqkit.cli.bench_call import bench_call
 from zmqkit.cli.bench_queue import bench_queue
+from zmqkit.cli.bench_topic import bench_topic
 
 
 @click.group()
@@ -15,3 +16,4 @@ def bench() -> None:
 
 bench.add_command(bench_queue)
 bench.add_command(bench_call)
+bench.add_command(bench_topic)

@@ -23,8 +23,8 @@ FIGURES = ("per_s", "p50_us", "p99_us")
 class Roles:
     """Processes of one round; all are gone when it is over."""
 
-    def __init__(self, module: str, calls: int, size: int) -> None:
-        self._module, self._numbers = module, (str(calls), str(size))
+    def __init__(self, module: str, numbers: tuple[int, ...]) -> None:
+        self._module, self._numbers = module, [str(number) for number in numbers]
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, role: str, endpoint: str = "-") -> subprocess.Popen[str]:
@@ -34,21 +34,29 @@ class Roles:
 
     def ready(self, role: str, endpoint: str = "-") -> list[str]:
         """Start a role and wait until it is ready; the endpoints it says. Raises ClickException."""
+        return self.begin(role, endpoint)[1]
+
+    def begin(self, role: str, endpoint: str = "-") -> tuple[subprocess.Popen[str], list[str]]:
+        """The same, with the process, whose result is awaited later."""
         process = self.start(role, endpoint)
         assert process.stdout
         words = first_line(process, process.stdout).split()
         if words[:1] != ["ready"]:
             raise click.ClickException(f"the {role} process did not start")
-        return words[1:]
+        return process, words[1:]
 
     def result(self, role: str, endpoint: str = "-") -> Result:
         """Start a role and wait for what it has to tell at its end. Raises ClickException."""
-        process = self.start(role, endpoint)
+        return self.told(self.start(role, endpoint), role)
+
+    @staticmethod
+    def told(process: subprocess.Popen[str], role: str) -> Result:
+        """What it has to tell at its end. Raises ClickException."""
         output, _ = process.communicate()
         if process.returncode:
             raise click.ClickException(f"the {role} process failed; its traceback is above")
-        told: Result = json.loads(output.splitlines()[-1])
-        return told
+        result: Result = json.loads(output.splitlines()[-1])
+        return result
 
     def stop(self) -> None:
         while self._processes:
@@ -56,8 +64,9 @@ class Roles:
 
 
 @contextmanager
-def roles(module: str, calls: int, size: int) -> Iterator[Roles]:
-    running = Roles(module, calls, size)
+def roles(module: str, *numbers: int) -> Iterator[Roles]:
+    """`numbers`: of calls, of bytes, and what else the roles of that module want to know."""
+    running = Roles(module, numbers)
     try:
         yield running
     finally:

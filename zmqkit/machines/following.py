@@ -13,14 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmqkit import wire
-from zmqkit.updates import ALL, Held, Updates, unpacked
+from zmqkit.updates import ALL, Held, Updates, Value, kept, unpacked
 from zmqkit.wire import Scope, Start
 
 WINDOW_BYTES = 8 * 1024 * 1024
 NO_POSITION = 0, 1  # epochs begin with 1
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
-
 
 class Changes(NamedTuple):
     """Updates of one batch, in order. `numbers`: the seq of each, or of all together."""
@@ -61,6 +58,7 @@ class Subscription:
         self.received = self.taken = self.told = 0  # bytes: came, taken by the application, and what the node was told of that
         self.stale: dict[str, None] = {}  # keys that the snapshot under way has not named yet
         self.state: dict[str, Value] = {}
+        self.states = [self.state]  # all that the updates are folded into: also one of several topics, where the last word counts
         self.kept: tuple[int, int] | None = None  # the position that the node is to keep under the name
         self.news: list[Changes | Gap | Loaded | wire.Refused] = []
 
@@ -72,15 +70,9 @@ class Subscription:
         return key.startswith(self.prefixes)
 
     def _apply(self, changes: Changes, now: float) -> None:
-        state, stale = self.state, self.stale
-        if changes.plain:
-            state.update(zip(changes.keys, changes.values, strict=True))  # type: ignore[arg-type]
-        else:
-            for key, value in zip(changes.keys, changes.values, strict=True):
-                if value is None:
-                    state.pop(key, None)
-                else:
-                    state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
+        for state in self.states:
+            _fold(state, changes, now)
+        stale = self.stale
         if stale:
             for key in changes.keys:
                 stale.pop(key, None)
@@ -89,7 +81,7 @@ class Subscription:
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def reset(self, reset: wire.Reset) -> None:
-        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.start == Start.POSITION):
+        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.based or self.start == Start.POSITION):
             self.news.append(Gap(reset.first, reset.last))
         self.epoch, self.seq, self.based = reset.epoch, reset.seq, True
         self.scope = Scope(reset.scope)
@@ -102,8 +94,7 @@ class Subscription:
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
         """Raises ValueError for what are no updates."""
-        keys, values = unpacked(chunk.parcel)
-        plain = set(map(type, values)) == {bytes}
+        keys, values, plain = unpacked(chunk.parcel)
         self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True, False), now)
 
     def live(self, live: wire.Live, now: float) -> bool:
@@ -115,8 +106,8 @@ class Subscription:
         if live.mask:
             mask = int.from_bytes(live.mask, "little")
             numbers = [number for index, number in enumerate(numbers) if mask >> index & 1]
-        self.seq = live.first + live.span - 1
         self._came(Changes(updates.keys, updates.values, numbers, self.epoch, _size(live), updates.plain, False, self.loaded), now)
+        self.seq = live.first + live.span - 1  # last: a thread that reads it finds as much in the state
         return True
 
     def at(self, at: wire.At, now: float) -> None:
@@ -149,7 +140,8 @@ class Subscription:
         added = [prefix for prefix in prefixes if not prefix.startswith(self.prefixes)]
         self.prefixes = prefixes
         for key in [key for key in self.state if not key.startswith(prefixes)]:
-            del self.state[key]
+            for state in self.states:
+                state.pop(key, None)
             self.stale.pop(key, None)
         if self.scope != Scope.ALL:
             missing = [*self.fresh, *added]
@@ -159,6 +151,17 @@ class Subscription:
             if len(self.fresh) > wire.PREFIXES_MAX or sum(map(len, self.fresh)) > sum(map(len, prefixes)):
                 self.fresh = prefixes  # a SUB has room for no more than them, twice
             self.scope = Scope.FRESH if self.fresh else Scope.NONE
+
+
+def _fold(state: dict[str, Value], changes: Changes, now: float) -> None:
+    if changes.plain:
+        state.update(zip(changes.keys, changes.values, strict=True))  # type: ignore[arg-type]
+        return
+    for key, value in zip(changes.keys, changes.values, strict=True):
+        if value is None:
+            state.pop(key, None)
+        else:
+            state[key] = kept(value, now) if type(value) is list else value  # type: ignore[assignment]
 
 
 def _size(command: wire.Chunk | wire.Live) -> int:

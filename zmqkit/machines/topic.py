@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, NamedTuple
 
 from zmqkit import records
@@ -19,12 +20,10 @@ from zmqkit.machines.history import History
 from zmqkit.machines.parts import Row
 from zmqkit.machines.policy import TopicPolicy
 from zmqkit.parcel import Parcel
-from zmqkit.updates import Held, Updates
+from zmqkit.updates import Held, Updates, Value, kept, told
 
 RECENT_BYTES = 8 * 1024 * 1024  # of batches that are kept decoded: whoever follows at the head reads no log
 EPOCHS_MAX = 1000  # of which the beginning is known; a position of an older one is none any more
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
 
 
 class Landing(NamedTuple):
@@ -32,6 +31,10 @@ class Landing(NamedTuple):
 
     row: Row
     updates: Updates
+
+    @property
+    def position(self) -> int:
+        return self.row.position
 
 
 class Topic:
@@ -45,6 +48,7 @@ class Topic:
         self.ends: list[tuple[float, str]] = []  # heap of ttls; one that was replaced meanwhile goes when met
         self.epochs: list[tuple[int, int]] = []  # (epoch, last seq when it began), of epochs with updates, ascending
         self.names: dict[str, tuple[int, int]] = {}  # positions that subscribers keep here
+        self.bindings: dict[str, tuple[str, ...]] = {}  # queue -> prefixes: such updates are messages there, too
         self.read = read  # what stands at a position of the log
         self._recent: OrderedDict[int, Updates] = OrderedDict()  # by position
         self._recent_bytes = 0
@@ -86,8 +90,9 @@ class Topic:
             if value is None:
                 self.deletions += values.pop(key, None) is not None
             elif type(value) is list:
-                values[key] = value[0], at + value[1]
-                heappush(self.ends, (at + value[1], key))
+                values[key] = held_till = kept(value, at)
+                if held_till[1] < inf:
+                    heappush(self.ends, (held_till[1], key))
             else:
                 values[key] = value  # type: ignore[assignment]
 
@@ -163,11 +168,19 @@ class Topic:
         """Those of the keys that have a value, as an update would say it now."""
         values: list[Any] = list(map(self.values.get, keys))
         if tuple in set(map(type, values)):
-            values = [value if type(value) is not tuple else [value[0], value[1] - now] if value[1] > now else None for value in values]
+            values = [told(value, now) if type(value) is tuple else value for value in values]
         if None in values:
             keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
             values = [value for value in values if value is not None]
         return keys, values
+
+    def bind(self, record: records.Bind) -> None:
+        prefixes = tuple(prefix for prefix in self.bindings.get(record.name, ()) if prefix != record.prefix)
+        if record.bound:
+            prefixes = *prefixes, record.prefix
+        self.bindings.pop(record.name, None)
+        if prefixes:
+            self.bindings[record.name] = prefixes
 
     # -- positions --------------------------------------------------------------------------------------------------
 

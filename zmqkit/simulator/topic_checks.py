@@ -285,7 +285,7 @@ class TopicOracle:
 
     def _chunk(self, chunk: wire.Chunk, log: TopicLog) -> None:
         state, now = log.states[chunk.seq], self.scheduler.seconds
-        for key, held in zip(*unpacked(chunk.parcel), strict=True):
+        for key, held in zip(*unpacked(chunk.parcel)[:2], strict=True):
             value, end = (held[0], now + held[1]) if isinstance(held, list) else (held, None)
             update = state.get(key)
             require(update is not None and update.value == value, f"CHUNK of {log.name} at {chunk.seq} says {key} {value!r}, not {update}")
