@@ -10,7 +10,7 @@ from typing import Any
 
 import zmqkit
 
-SOON = 5.0  # how long something that must happen may take on a busy machine
+SOON = 15.0  # how long something that must happen may take on a busy machine
 
 
 @contextmanager

@@ -30,8 +30,8 @@ RULES = [
     Rule(
         "R-L1", "A routing id that did not say HELLO is told so, and nothing of it is applied.",
         LINKS + "test_what_comes_on_a_link_that_was_given_up_is_not_applied",
-        NODE, "            self._peers.pop(client.peer, None)\n            self._leasing.lost(client)\n        client.peer, client.link",
-        "            self._leasing.lost(client)\n        client.peer, client.link",
+        NODE, "            self._peers.pop(client.peer, None)\n            self._lose(client)\n",
+        "            self._lose(client)\n",
     ),
     Rule(
         "R-L2", "A link whose READY is not echoed within patience is given up, and another one opened.",
@@ -121,7 +121,7 @@ RULES = [
     Rule(
         "R-P6", "Streams are in every checkpoint.",
         PUTS + "test_streams_survive_in_the_checkpoint",
-        NODE, "            for number, stream in client.streams.items():\n                answers",
+        "machines/memory.py", "            for number, stream in client.streams.items():\n                answers",
         "            for number, stream in ():\n                answers",
     ),
     Rule(
@@ -240,7 +240,7 @@ RULES = [
     Rule(
         "R-A3", "A DONE that counted is not denied after a checkpoint and a restart.",
         SETTLING + "test_after_a_checkpoint_and_a_restart_a_done_that_counted_is_not_denied",
-        NODE, "        yield records.Granted(max(core.logged_token, self._leasing.newest_token))\n", "",
+        "machines/memory.py", "        yield records.Granted(max(core.logged_token, self._leasing.newest_token))\n", "",
     ),
     Rule(
         "R-A3 kept", "What was revoked is remembered until READY lists it no more.",

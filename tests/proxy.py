@@ -30,32 +30,40 @@ class Proxy:
                     near.close()
                     continue
                 self._pairs.append((near, far))
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for end in (source, sink):
-            _end(end)
+                threading.Thread(target=_connect, args=(near, far), daemon=True).start()
 
     def cut(self) -> None:
         """Both ends learn at once that the connection is gone; new ones may be made."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            for end in pair:
-                _end(end)
+            _cut(*pair)
 
     def close(self) -> None:
         self._listener.close()
         self.cut()
 
 
-def _end(end: socket.socket) -> None:
+def _connect(near: socket.socket, far: socket.socket) -> None:
+    """Closed only when nobody reads or writes any more: else a system call under way might meet a new connection with the old number."""
+    back = threading.Thread(target=_forward, args=(far, near), daemon=True)
+    back.start()
+    _forward(near, far)
+    back.join()
+    near.close()
+    far.close()
+
+
+def _forward(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
+        while data := source.recv(65536):
+            sink.sendall(data)
+    _cut(source, sink)
+
+
+def _cut(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

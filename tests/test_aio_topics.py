@@ -36,7 +36,7 @@ async def test_what_is_published_is_told_and_held_and_deleted(node: zmqkit.Node)
             assert await sub.wait_ready() and sub.state == {} and await sub.get(timeout=0) is None
             receipt = await t.publish("a", {"n": 1})
             assert (receipt.seq, receipt.duplicate, receipt.durability) == (1, False, "memory")
-            assert await taken(sub) == ("a", {"n": 1}, 1, sub.position, False, False, None)
+            assert await taken(sub) == ("a", {"n": 1}, 1, sub.position, False, False, None, receipt.node)
             assert sub.state == {"a": {"n": 1}} and sub.seq == 1 and await sub.get(timeout=0.02) is None
             assert (await t.publish_soon("b", None)).seq == 2
             batch = await t.publish_many((f"k{n}", n) for n in range(3000))
@@ -270,6 +270,22 @@ async def test_what_is_cancelled_before_it_leaves_is_not_published(node: zmqkit.
 
 
 @on_loop
+async def test_a_topic_is_bound_and_removed(node: zmqkit.Node) -> None:
+    async with zmqkit.aio.connect(node.endpoint) as mq:
+        t, q = mq.topic("bound"), mq.queue("messages")
+        await t.bind("a", queue="messages")
+        await t.publish("a1", 1)
+        d = await q.get(timeout=SOON)
+        assert d is not None and (d.body, d.headers["key"]) == (1, "a1")
+        await d.ack()
+        await t.unbind("a", queue="messages")
+        await t.publish("a2", 2)
+        assert (await q.info()).ready == 0 and (await t.info()).keys == 2
+        await t.remove()
+        assert (await t.info()).keys == 0
+
+
+@on_loop
 async def test_twins_share_link_and_topic_with_threads(node: zmqkit.Node) -> None:
     name = new_name()
     with zmqkit.connect(node.endpoint) as mq:
@@ -307,14 +323,15 @@ def test_subscriptions_of_several_loops_on_one_link(node: zmqkit.Node) -> None:
 @on_loop
 async def test_a_loop_in_another_task_ends(node: zmqkit.Node, end: str) -> None:
     mq = await zmqkit.aio.connect(node.endpoint)
-    sub = mq.topic(new_name()).subscribe()
+    t = mq.topic(new_name())
+    sub = t.subscribe()
 
     async def follow() -> list[Any]:
         return [event.value async for event in sub]
 
     tasks = [asyncio.create_task(follow()) for _ in range(2)]
     assert await sub.wait_ready()
-    await mq.topic(sub._followed.topic).publish("a", 1)
+    await t.publish("a", 1)
     await asyncio.sleep(0.05)
     if end in ("close", "mq.close"):
         await {"close": sub.close, "mq.close": mq.close}[end]()

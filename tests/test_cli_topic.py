@@ -55,6 +55,17 @@ def test_one_topic_is_copied_into_another_by_a_pipe(at: list[str], name: str) ->
     assert state == {f"k{number}": number for number in range(300) if number != 7}
 
 
+def test_a_topic_is_bound_to_a_queue_and_removed(at: list[str], name: str) -> None:
+    assert succeeds("topic", "bind", name, "paid.", f"{name}-q", *at) == [f"updates of {name} under 'paid.' are messages of {name}-q"]
+    succeeds("pub", name, "paid.1", "7", *at)
+    assert succeeds("get", f"{name}-q", *at) == ["7"]
+    succeeds("topic", "bind", name, "paid.", f"{name}-q", "--off", *at)
+    succeeds("pub", name, "paid.1", "8", *at)
+    assert succeeds("topic", "rm", name, "--dry-run", *at) == [f"would remove {name} with 1 keys and 2 updates"]
+    assert succeeds("topic", "rm", name, *at) == [f"removed {name} with 1 keys and 2 updates"]
+    assert "no topic" in fails(1, "topic", "rm", name, *at)
+
+
 def test_a_position_under_a_name_goes_on_in_the_next_process(at: list[str], name: str) -> None:
     for number in range(4):
         succeeds("pub", name, "k", str(number), *at)

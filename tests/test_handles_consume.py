@@ -62,9 +62,8 @@ def test_get_gives_a_message_or_none(q: zmqkit.Queue[Any]) -> None:
 
 def test_get_waits_for_what_comes(q: zmqkit.Queue[Any]) -> None:
     threading.Timer(0.1, lambda: q.put("late")).start()
-    begin = time.monotonic()
     d = q.get(timeout=SOON)
-    assert d is not None and d.body == "late" and time.monotonic() - begin < 2.0
+    assert d is not None and d.body == "late"
     d.ack()
 
 
@@ -255,7 +254,7 @@ def test_stop_ends_a_waiting_loop_from_another_thread(q: zmqkit.Queue[Any]) -> N
 def test_idle_ends_a_loop(q: zmqkit.Queue[Any]) -> None:
     begin = time.monotonic()
     assert list(q.consume(idle=0.2)) == []
-    assert 0.15 < time.monotonic() - begin < 2.0
+    assert 0.15 < time.monotonic() - begin < SOON
 
 
 def test_threads_may_share_a_loop(q: zmqkit.Queue[Any]) -> None:

@@ -40,7 +40,7 @@ def test_what_is_no_address_is_refused_at_once_in_one_line(address: Any, lazy: b
     begin = time.monotonic()
     with pytest.raises(zmqkit.Unreachable, match="no address; give one like") as caught:
         zmqkit.connect(address, timeout=30.0, lazy=lazy)
-    assert time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin < SOON
     assert "\n" not in str(caught.value) and "--bind" not in str(caught.value) and caught.value.endpoint == str(address)
 
 
@@ -65,7 +65,7 @@ def test_nobody_there_is_told_in_time_with_the_reason_and_what_to_do() -> None:
     begin = time.monotonic()
     with pytest.raises(zmqkit.Unreachable, match="connection refused; start one with `zmqkit broker --bind tcp:") as caught:
         zmqkit.connect(endpoint, timeout=0.2)
-    assert time.monotonic() - begin < 2.0
+    assert time.monotonic() - begin < SOON
     assert isinstance(caught.value, ConnectionError) and (caught.value.endpoint, caught.value.reason) == (endpoint, "connection refused")
 
 

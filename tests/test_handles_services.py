@@ -226,7 +226,7 @@ def test_idle_handlers_take_calls_while_others_take_long(mq: zmqkit.Client, work
         time.sleep(1.2)  # from a second on a handler counts as slow, and nothing is to wait behind it
         begin = time.monotonic()
         assert [mq.call(quick, n) for n in range(20)] == list(range(20))
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < SOON
         gate.open.set()
         assert future.result(SOON) == 0
 
@@ -422,7 +422,9 @@ def test_an_answer_survives_the_workers_link(mq: zmqkit.Client, node: zmqkit.Nod
 
 
 def test_a_handler_whose_lease_has_ended_sees_it_and_its_answer_counts_for_nothing(
-    mq: zmqkit.Client, node: zmqkit.Node, gate: Gate  # noqa: F811
+    mq: zmqkit.Client,
+    node: zmqkit.Node,
+    gate: Gate,  # noqa: F811
 ) -> None:
     with proxy_to(node.endpoint) as proxy, zmqkit.connect(proxy.endpoint) as worker, serving(worker, gate) as name:
         future = mq.call_soon(name, 1, timeout=4 * SOON)

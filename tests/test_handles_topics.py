@@ -56,7 +56,7 @@ def test_what_is_published_is_told_and_held_and_deleted(mq: zmqkit.Client) -> No
         receipt = t.publish("a", {"n": 1})
         assert (receipt.seq, receipt.duplicate, receipt.durability) == (1, False, "memory")
         event = taken(sub)
-        assert event == ("a", {"n": 1}, 1, sub.position, False, False, None) and sub.state == {"a": {"n": 1}} and sub.seq == 1
+        assert event == ("a", {"n": 1}, 1, sub.position, False, False, None, receipt.node) and sub.state == {"a": {"n": 1}} and sub.seq == 1
         assert t.publish_soon("b", None).result(SOON).seq == 2
         batch = t.publish_many((f"k{n}", n) for n in range(3000))
         assert (batch.count, batch.first_seq, batch.last_seq) == (3000, 3, 3002)
@@ -82,7 +82,7 @@ def test_typed_values_are_checked_at_both_ends(mq: zmqkit.Client) -> None:
         assert taken(sub).value == Quote(3.0, 4.0)
         with pytest.raises(Undecodable, match="not a Quote"):
             sub.get(timeout=SOON)
-        assert taken(sub) == ("c", Quote(5.0, 6.0), 4, sub.position, False, False, None)  # it went on behind the other
+        assert taken(sub)[:7] == ("c", Quote(5.0, 6.0), 4, sub.position, False, False, None)  # it went on behind the other
         with pytest.raises(Undecodable, match="not a Quote"):
             sub.state["b"]
 
@@ -306,6 +306,108 @@ def test_a_name_keeps_nothing_before_the_snapshot_is_taken(mq: zmqkit.Client) ->
         assert sub.wait_ready() and sub.state == {} and sub.seq == 3
 
 
+# -- several nodes ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_topic_at_several_nodes_is_followed_as_one() -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*") as one, zmqkit.Node("tcp://127.0.0.1:*") as other:
+        nodes = [one.topic("t"), other.topic("t")]
+        nodes[0].publish_many([("a", 1), ("shared", "one")])
+        with zmqkit.connect(one.endpoint, other.endpoint) as mq, mq.topic("t").subscribe() as sub:
+            assert sub.wait_ready() and sub.state == {"a": 1, "shared": "one"}
+            ids = [nodes[0].publish("b", 2).node, nodes[1].publish("c", 3).node]
+            nodes[1].publish("shared", "other")
+            fold = Fold(sub)
+            fold.merged({"a": 1, "b": 2, "c": 3, "shared": "other"})
+            assert {event.key: event.node for event in fold.events} == {"a": ids[0], "b": ids[0], "c": ids[1], "shared": ids[1]}
+            nodes[1].delete("shared")  # the last word of any node counts
+            nodes[0].delete("a")
+            fold.merged({"b": 2, "c": 3})
+            assert [*sub.positions] == [one.endpoint, other.endpoint] and [seq for _, seq in sub.positions.values()] == [4, 3]
+            for wrong in (lambda: sub.seq, lambda: sub.position, lambda: mq.topic("t").publish("a", 1)):
+                with pytest.raises(zmqkit.Error, match="several nodes"):
+                    wrong()
+            with pytest.raises(ValueError, match="several nodes"):
+                mq.topic("t").subscribe(start=7)
+
+
+def test_a_snapshot_of_one_of_several_nodes_deletes_nothing_of_the_others(tmp_path: Path) -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*") as one, broker(tmp_path) as process:
+        one.topic("t").publish("a", 1)
+        with zmqkit.connect(process.endpoint) as mq:
+            mq.topic("t").publish("b", 2)
+        with zmqkit.connect(one.endpoint, process.endpoint) as mq, mq.topic("t").subscribe() as sub:
+            fold = Fold(sub)
+            fold.merged({"a": 1, "b": 2})
+            with zmqkit.connect(process.endpoint) as other:
+                other.topic("t").remove()
+            fold.merged({"a": 1})
+            process.kill()
+            one.topic("t").publish("c", 3)
+            fold.merged({"a": 1, "c": 3})
+            process.start()
+            with zmqkit.connect(process.endpoint) as other:
+                other.topic("t").publish("d", 4)
+            fold.merged({"a": 1, "c": 3, "d": 4})
+
+
+def test_who_takes_nothing_of_several_nodes_has_their_state_and_is_told_of_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "UNTAKEN_BYTES", 20_000)
+    with (
+        zmqkit.Node("tcp://127.0.0.1:*") as one,
+        zmqkit.Node("tcp://127.0.0.1:*") as other,
+        zmqkit.connect(one.endpoint, other.endpoint) as mq,
+        mq.topic("t").subscribe() as sub,
+    ):
+        assert sub.wait_ready()
+        for n in range(100):
+            one.topic("t").publish(f"a{n % 7}", "x" * 1000 + str(n))
+            other.topic("t").publish(f"b{n % 7}", "x" * 1000 + str(n))
+        truth = {f"{letter}{n % 7}": "x" * 1000 + str(n) for n in range(100) for letter in "ab"}
+        eventually(lambda: sub.state == truth)
+        fold = Fold(sub)
+        fold.merged(truth)
+        assert fold.gaps
+
+
+# -- bound and removed ---------------------------------------------------------------------------------------------------------------
+
+
+def test_updates_under_a_bound_prefix_are_messages_of_a_queue_as_well(tmp_path: Path) -> None:
+    with zmqkit.Node("tcp://127.0.0.1:*", journal=str(tmp_path)) as node:
+        t, q = node.topic("orders"), node.queue("invoices")
+        t.bind("paid.", queue="invoices")
+        t.publish_many([("paid.1", {"sum": 3}), ("open.2", {"sum": 4})])
+        t.delete("paid.1")
+        assert t.info().bindings == {"invoices": ["paid."]}
+    with zmqkit.Node("tcp://127.0.0.1:*", journal=str(tmp_path)) as node:
+        t, q = node.topic("orders"), node.queue("invoices")
+        told = [(d.body, d.headers) for d in q.get_many(2, timeout=SOON)]
+        assert told == [
+            ({"sum": 3}, {"topic": "orders", "key": "paid.1", "seq": 1}),
+            (None, {"topic": "orders", "key": "paid.1", "seq": 3, "deleted": True}),
+        ]
+        t.unbind("paid.", queue="invoices")
+        t.publish("paid.9", 1)
+        assert not t.info().bindings and q.info().ready == 0
+        with pytest.raises(ValueError):
+            t.bind("paid.", queue="")
+
+
+def test_who_follows_a_topic_that_is_removed_sees_every_key_deleted_and_goes_on(mq: zmqkit.Client) -> None:
+    t = mq.topic("removed")
+    t.publish_many([("a", 1), ("b", 2)])
+    with t.subscribe() as sub:
+        fold = Fold(sub)
+        fold.until({"a": 1, "b": 2}, 2)
+        t.remove()
+        fold.until({}, 3)
+        assert fold.gaps == [(3, 3)]
+        t.publish("c", 3)
+        fold.until({"c": 3}, 4)
+    assert t.info().keys == 1
+
+
 # -- links that are cut, nodes that are killed -----------------------------------------------------------------------------------
 
 
@@ -394,10 +496,10 @@ def test_what_is_given_up_makes_room_at_once() -> None:
     """Else the node learns of it by the next heartbeat, and an untaken subscription goes by a window a second."""
     woken: list[bool] = []
     subscription = Subscription("t")
-    untaken = feed.Feed(subscription, None, lambda: woken.append(True))
+    untaken = feed.Feed([feed.Source(subscription, str)], subscription.state, None, lambda: woken.append(True))
     for size, wakes in ((feed.UNTAKEN_BYTES, 0), (1, 1), (feed.UNTAKEN_BYTES, 1)):
         subscription.news.append(Changes(["a"], [b"1"], range(1, 2), 1, size, True, False, True))
-        untaken.came()
+        untaken.came(subscription)
         assert len(woken) == wakes
 
 

@@ -104,7 +104,7 @@ def test_a_ttl_ends_with_a_deletion_that_everybody_is_told() -> None:
     bench.wait(2.0)
     bench.sub(reader)
     (chunk,) = bench.hear(reader, wire.Chunk)
-    assert unpacked(chunk.parcel) == (["a", "b"], [[b"1", pytest.approx(3.0)], b"3"])
+    assert unpacked(chunk.parcel) == (["a", "b"], [[b"1", pytest.approx(3.0)], b"3"], False)
     bench.wait(3.1)
     (live,) = bench.hear(reader, wire.Live)
     assert Updates.read(live.parcel).keys == ["a"] and bench.state() == {"b": b"3"} == fold(bench.log)

@@ -45,7 +45,7 @@ def test_the_state_has_an_update_before_its_number_is_shown() -> None:
     follower = bench.follower()
     subscription = follower.subscribe("t")
     bench.settle()
-    subscription.state = State()
+    subscription.states = [State()]
     for value in (b"1", b"2", None):
         bench.publish(("a", value))
         bench.settle()

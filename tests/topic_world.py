@@ -35,6 +35,10 @@ class Fold:
         self._drain()
         assert self.state == truth
 
+    def merged(self, truth: dict[str, Any]) -> None:
+        """The same where several nodes are followed."""
+        eventually(lambda: self._drain() and self.state == truth == self.sub.state.copy())
+
     def _drain(self) -> bool:
         while (event := self.sub.get(timeout=0)) is not None:
             self.add(event)

@@ -81,6 +81,7 @@ RECORDS: dict[str, records.Record] = {
     "mark": records.Mark(2, "ui-1", 3, 41),
     "values": records.Values(2, 43, 1700000000.5, 1, packed(["a", "b"], [b"\x01", [b"\x02", 1.5]])),
     "swept": records.Swept(2, 43),
+    "bind": records.Bind(2, "paid.", "invoices", True),
     "kept": records.Kept(
         2, struct.pack("<Q", 43), struct.pack("<Q", 17), struct.pack("<I", 1), struct.pack("<d", 0.5), struct.pack("<B", 1)
     ),
@@ -210,6 +211,7 @@ stored: st.SearchStrategy[records.Record] = st.one_of(
     st.builds(records.Held, u32, u64, ids, u64, counts, st.binary(max_size=5), st.binary(max_size=5)),
     st.builds(records.Granted, u64),
     st.builds(records.Epoch, u32, u32, u64), st.builds(records.Mark, u32, texts, u32, u64), st.builds(records.Swept, u32, u64),
+    st.builds(records.Bind, u32, texts, texts, st.booleans()),
     st.binary(max_size=50).flatmap(lambda body: st.builds(records.Values, u32, u64, _times, st.just(1), st.just(Parcel.of([body])))),
     st.builds(records.Kept, u32, *[st.binary(max_size=16)] * 5),
     st.builds(records.Stream, u32, ids, u64, st.lists(st.tuples(u64, u32, u64), max_size=3), _times),

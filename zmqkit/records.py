@@ -126,6 +126,15 @@ class Mark(NamedTuple):
     seq: int
 
 
+class Bind(NamedTuple):
+    """Updates of a topic under this prefix are from now on messages of the queue `name`, too; or, not `bound`, no more."""
+
+    queue: int
+    prefix: str
+    name: str
+    bound: bool
+
+
 class Values(NamedTuple):
     """A piece of a topic's state as it was behind update `seq`; the parcel is one message, of pairs."""
 
@@ -223,12 +232,12 @@ class Marks(NamedTuple):
 
 Record = (
     Queue | Put | Copy | Lease | Done | Back | Save | Dead | Redrive | Drop | Held | Granted | Stream | Backlog | Batch | Marks
-    | Epoch | Mark | Values | Swept | Kept
+    | Epoch | Mark | Values | Swept | Kept | Bind
 )  # fmt: skip
 
 _KINDS: dict[type, int] = {
     Queue: 1, Put: 2, Lease: 3, Done: 4, Back: 5, Save: 6, Dead: 7, Redrive: 8, Drop: 9, Copy: 11,
-    Epoch: 12, Mark: 13, Values: 14, Swept: 15,
+    Epoch: 12, Mark: 13, Values: 14, Swept: 15, Bind: 16,
     Stream: 20, Backlog: 21, Batch: 22, Marks: 23, Held: 24, Granted: 25, Kept: 26,
 }  # fmt: skip
 _TYPES = {kind: record for record, kind in _KINDS.items()}
@@ -251,6 +260,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     13: (_INT, _TEXT, _INT, _INT),
     14: (_INT, _INT, _REAL, _INT, _INT),
     15: (_INT, _INT),
+    16: (_INT, _TEXT, _TEXT, _FLAG),
     20: (_INT, _BYTES, _INT, _LIST, _REAL),
     21: (_INT, _INT, _INT, _BYTES, _BYTES, _BYTES, _BYTES),
     22: (_INT, _INT, _INT, _INT, _INT, _REAL, _BYTES, _BYTES, _BYTES, _BYTES, _BYTES),

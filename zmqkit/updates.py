@@ -12,6 +12,8 @@ batches are joined by joining their bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from operator import add
 from struct import Struct
 from typing import Any
 
@@ -19,6 +21,7 @@ import msgpack
 
 from zmqkit.fields import SECONDS_MAX
 from zmqkit.parcel import PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX, Buffer, Parcel, refuse_ext
+from zmqkit.wire import NAME_BYTES_MAX
 
 KEY_CHARS_MAX = 255
 UPDATES_BYTES_MAX = PARCEL_BYTES_MAX - 64  # so that one may come in a snapshot, where its ttl takes more
@@ -50,10 +53,9 @@ class Updates(Parcel):
         if len(parcel.body) > UPDATES_BYTES_MAX:
             raise ValueError(f"updates of {len(parcel.body):,} bytes, the limit is {UPDATES_BYTES_MAX:,}")
         updates = cls(parcel.count, parcel.sizes, parcel.body)
-        updates.keys, updates.values = _checked(_unpack(b"".join((_ARRAY.pack(0xDD, 2 * parcel.count), parcel.body))))
+        updates.keys, updates.values, updates.plain = _checked(_unpack(b"".join((_ARRAY.pack(0xDD, 2 * parcel.count), parcel.body))))
         if len(updates.keys) != parcel.count:
             raise ValueError(f"{len(updates.keys)} updates instead of {parcel.count}")
-        updates.plain = set(map(type, updates.values)) == _PLAIN
         return updates
 
     @classmethod
@@ -87,6 +89,15 @@ def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
     return _pack(key) + _pack(value if ttl is None else [value, ttl])  # type: ignore[no-any-return]
 
 
+def messages(keys: Sequence[str], values: Iterable[Any], pack: Callable[[Any], bytes]) -> list[bytes]:
+    """Many updates, encoded, with no ttl (bytes) or with one (value, seconds). Raises ValueError for a key that is none."""
+    heads = list(map(pack, keys))
+    sizes = set(map(len, heads))
+    if set(map(type, keys)) != {str} or min(sizes) < 2 or max(sizes) > NAME_BYTES_MAX + 2:
+        raise ValueError(f"a key is a text of 1 to {NAME_BYTES_MAX} bytes")
+    return list(map(add, heads, map(pack, values)))
+
+
 def packed(keys: list[str], values: list[Held]) -> Parcel:
     """A piece of a state: its pairs as one message, one msgpack array. Made in one call, where an update each would take a thousand."""
     pairs: list[Any] = [None] * (2 * len(keys))
@@ -105,19 +116,19 @@ def pieces(keys: list[str], values: list[Held]) -> list[Parcel]:
     return pieces(keys[:half], values[:half]) + pieces(keys[half:], values[half:])
 
 
-def unpacked(parcel: Parcel) -> tuple[list[str], list[Held]]:
-    """The inverse of `packed`. Raises ValueError."""
+def unpacked(parcel: Parcel) -> tuple[list[str], list[Held], bool]:
+    """The inverse of `packed`, and whether every value is one without an end. Raises ValueError."""
     return _checked(_unpack(parcel.body))
 
 
-def _checked(items: list[Any]) -> tuple[list[str], list[Held]]:
+def _checked(items: list[Any]) -> tuple[list[str], list[Held], bool]:
     keys, values = items[::2], items[1::2]
-    if len(keys) != len(values) or set(map(type, keys)) != {str} or not 0 < min(map(len, keys)) <= max(map(len, keys)) <= KEY_CHARS_MAX:
+    if len(keys) != len(values) or set(map(type, keys)) != {str} or 0 in (lengths := set(map(len, keys))) or max(lengths) > KEY_CHARS_MAX:
         raise ValueError(f"a key is a text of 1 to {KEY_CHARS_MAX} letters")
     kinds = set(map(type, values))
     if not kinds <= _KINDS or (list in kinds and not all(_holds(value) for value in values if type(value) is list)):
         raise ValueError("a value that is none")
-    return keys, values
+    return keys, values, kinds == _PLAIN
 
 
 def _unpack(data: Buffer) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.consumer import HOG_SECONDS
@@ -15,9 +15,11 @@ from zmqkit.handles import topic
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.feed import Event
+from zmqkit.handles.names import queue_name
 from zmqkit.handles.outcome import BatchReceipt, Receipt
-from zmqkit.handles.subscribing import Subscribing, followed
-from zmqkit.handles.topic import ASK_SECONDS, Start, Update, deletion, update_packer
+from zmqkit.handles.session import Session
+from zmqkit.handles.subscribing import Subscribing, following
+from zmqkit.handles.topic import ASK_SECONDS, Pairs, Start, Update, deletion, update_packer
 from zmqkit.reactor import now
 
 T = TypeVar("T")
@@ -27,12 +29,16 @@ class Topic(Generic[T]):
     """Made by `aio.Client.topic(name)` or by `.aio` of a topic's handle for threads."""
 
     def __init__(self, twin: topic.Topic[T]) -> None:
-        self._twin, self._session = twin, twin._session
+        self._twin = twin
         self._pack = update_packer()
         self.name = twin.name
 
     def __repr__(self) -> str:
         return f"<aio.Topic {self.name!r}>"
+
+    @property
+    def _session(self) -> Session:
+        return self._twin._session
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -58,9 +64,9 @@ class Topic(Generic[T]):
 
         An error has `confirmed`: so many of the first count; some behind them may. Cancelled, what has not left is withdrawn.
         """
-        limit, update = patience(timeout), self._twin._maker(ttl)
+        limit, updates = patience(timeout), Pairs(self._twin._dump, ttl)
         await self._lane.drained(limit)
-        return await Bell.of(self._session).drive(self._twin._producer.put_many(pairs, update, limit))
+        return await Bell.of(self._session).drive(self._twin._producer.put_many(pairs, updates, limit))
 
     async def delete(self, key: str, timeout: Duration | None = 5.0) -> Receipt:
         """The key holds nothing from now on."""
@@ -80,15 +86,33 @@ class Topic(Generic[T]):
     def _lane(self) -> Lane:
         return Lane.of(self._session, self._twin._marked, self._twin._producer)
 
+    # -- the topic itself -----------------------------------------------------------------------------------------------
+
     async def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        steps = self._session.asking("topic_info", {"topic": self.name}, patience(timeout))
-        return TopicInfo.from_wire(await Bell.of(self._session).drive(steps))
+        return TopicInfo.from_wire(await self._ask("topic_info", timeout))
+
+    async def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """From now on each update under this prefix is also a message of that queue. More at the twin for threads."""
+        await self._ask("topic_bind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    async def unbind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """No more. Messages that are there stay."""
+        await self._ask("topic_unbind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    async def remove(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Remove the topic with its state, history, names, bindings and policy. Who follows it sees every key deleted, behind a gap."""
+        await self._ask("topic_delete", timeout)
+
+    async def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
+        steps = self._session.asking(verb, {"topic": self.name, **arguments}, patience(timeout))
+        return await Bell.of(self._session).drive(steps)
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, *prefixes: str, start: Start = "snapshot", name: str = "") -> Subscription[T]:
         """Follow the keys under these prefixes; none: all keys. Options as for threads."""
-        return Subscription(self._session, followed(self.name, prefixes, start, name), self._twin._load)
+        sessions = self._twin._sessions
+        return Subscription(sessions, following(sessions, self.name, prefixes, start, name), self._twin._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):

@@ -14,7 +14,7 @@ import click
 
 import zmqkit
 from zmqkit.cli.messages import counted, lines
-from zmqkit.cli.options import DURATION, as_json, connect_option, output_option, print_rows
+from zmqkit.cli.options import DURATION, as_json, connect_option, dry_run_option, output_option, print_rows
 
 COLUMNS = ["name", "seq", "floor", "messages", "bytes", "keys", "subscribers", "names"]
 
@@ -185,6 +185,34 @@ def known(mq: zmqkit.Client, name: str, endpoint: str) -> zmqkit.TopicInfo:
     if name not in topics:
         raise click.ClickException(f"no topic {name!r} at {endpoint}: there are {', '.join(sorted(topics)) or 'none'}")
     return topics[name]
+
+
+@topic.command("rm")
+@click.argument("name", metavar="TOPIC")
+@dry_run_option
+@connect_option
+def rm(name: str, dry_run: bool, endpoint: str) -> None:
+    """Remove a topic with its state, history, names and bindings."""
+    with zmqkit.connect(endpoint) as mq:
+        now = known(mq, name, endpoint)
+        if not dry_run:
+            mq.topic(name).remove()
+        click.echo(f"{'would remove' if dry_run else 'removed'} {name} with {now.keys} keys and {now.messages} updates")
+
+
+@topic.command("bind")
+@click.argument("name", metavar="TOPIC")
+@click.argument("prefix", metavar="PREFIX")
+@click.argument("queue", metavar="QUEUE")
+@click.option("--off", is_flag=True, help="No more.")
+@connect_option
+def bind(name: str, prefix: str, queue: str, off: bool, endpoint: str) -> None:
+    """Make each update under a prefix also a message of a queue ("" is every key)."""
+    with zmqkit.connect(endpoint) as mq:
+        if off:
+            known(mq, name, endpoint)
+        (mq.topic(name).unbind if off else mq.topic(name).bind)(prefix, queue)
+        click.echo(f"updates of {name} under {prefix!r} are {'no more ' if off else ''}messages of {queue}")
 
 
 @topic.command("policy")

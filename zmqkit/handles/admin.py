@@ -41,7 +41,7 @@ class QueueInfo:
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
     """A topic at one moment: its newest update, the oldest that is kept, updates and bytes of that history, keys that hold a value,
-    live subscribers, positions kept under names, and the node's epoch (a position is epoch and seq)."""
+    live subscribers, positions kept under names, the epoch of its positions, and by queue the prefixes that are bound to it."""
 
     name: str
     seq: int
@@ -52,6 +52,7 @@ class TopicInfo:
     subscribers: int
     names: int
     epoch: int
+    bindings: dict[str, list[str]]
     policy: TopicPolicy
 
     @classmethod

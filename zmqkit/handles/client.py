@@ -43,7 +43,7 @@ class Peer:
     def _alone(self) -> Session:
         """The one session. Raises Error for a client of several nodes."""
         if not self._calls.route.single:
-            raise Error("a client of several nodes can only call: for queues and services connect to one of them")
+            raise Error("a client of several nodes can call, and follow topics: for queues and services connect to one of them")
         return self._session
 
     @property
@@ -63,7 +63,7 @@ class Peer:
 
     def topic(self, name: str, type: Any = None) -> Topic[Any]:
         """A handle on that topic. With `type` (a dataclass, TypedDict, msgspec or pydantic type) values are checked at both ends."""
-        return Topic(self._alone, name, type)
+        return Topic(self._calls.route.sessions, name, type)
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
         """All queues of the node."""

@@ -198,7 +198,7 @@ class Producer:
     def _encode(self, raw: list[Any], dump: Dump, pack: Callable[[Any], bytes], sent: int) -> tuple[list[bytes], int]:
         """The bodies as messages, and their bytes. Raises Unencodable or MessageTooLarge; `sent` were encoded before these."""
         try:
-            chunk = list(map(pack, map(dump, raw) if dump else raw))
+            chunk = self._encoded(raw, dump, pack)
         except Exception:
             for place, body in enumerate(raw):
                 try:
@@ -210,6 +210,10 @@ class Producer:
         if size > self.message_bytes and (largest := max(map(len, chunk))) > self.message_bytes:
             raise MessageTooLarge(largest, self.message_bytes)
         return chunk, size
+
+    def _encoded(self, raw: list[Any], dump: Dump, pack: Pack) -> list[bytes]:
+        """Raises whatever is wrong with any of them."""
+        return list(map(pack, map(dump, raw) if dump else raw))
 
     def _append(self, chunk: list[bytes]) -> Span | None:
         """Into the open batch where they fit, else into a new one. None: there is no room for that."""

@@ -242,7 +242,7 @@ class Session:
             hot = inbox.pump(moment) or hot
         for producer in list(self._producers.values()):
             producer.pump(machine)
-        self.feeds = {subscription: feed for subscription, feed in self.feeds.items() if not feed.pump(machine.following)}
+        self.feeds = {subscription: feed for subscription, feed in self.feeds.items() if not feed.pump(subscription, machine.following)}
         self.calls.pump(self, moment)
         if hot:
             self.hot = True
@@ -352,7 +352,7 @@ class Session:
         for subscription in event.subscriptions:
             feed = self.feeds.get(subscription)
             if feed is not None:
-                feed.came()
+                feed.came(subscription)
 
     def _on_echoed(self, event: ev.Echoed) -> None:
         for inbox in self.inboxes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from zmqkit.errors import Error
 from zmqkit.fields import SECONDS_MAX
 from zmqkit.framing import PREFIXES_CHARS_MAX
-from zmqkit.handles.feed import Event, Feed, Position
+from zmqkit.handles.feed import Event, Feed, Position, Source
 from zmqkit.handles.names import topic_key
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps
@@ -27,27 +27,43 @@ EPOCH_MAX, SEQ_MAX = 2**24 - 1, 2**64 - 1
 class Subscribing(Generic[T]):
     """The base of `Subscription`, here and in `zmqkit.aio`."""
 
-    def __init__(self, session: Session, followed: Followed, load: Callable[[Any], Any] | None) -> None:
-        self._session, self._followed = session, followed
+    def __init__(self, sessions: Sequence[Session], make: Callable[[], Followed], load: Callable[[Any], Any] | None) -> None:
+        self._session, self._sessions = sessions[0], sessions
+        self._followed = {session: make() for session in sessions}
+        first = self._followed[self._session]
+        state = first.state if len(sessions) == 1 else {}
+        if len(sessions) > 1:
+            for followed in self._followed.values():
+                followed.states.append(state)
         self._lock = Lock()
-        self._prefixes = followed.prefixes  # as they will be when the I/O thread has heard of them
-        self._feed = Feed(followed, load, session.reactor.wake)
+        self._prefixes = first.prefixes  # as they will be when the I/O thread has heard of them
+        sources = [Source(followed, lambda session=session: session.node) for session, followed in self._followed.items()]  # type: ignore[misc]
+        self._feed = Feed(sources, state, load, self._session.reactor.wake)
         self.state: State[T] = State(self._feed)
-        session.admit()
-        session.reactor.call(self._begin)
+        self._session.admit()
+        self._session.reactor.call(self._begin)
 
     def _begin(self, moment: float) -> None:
-        self._session.feeds[self._followed] = self._feed
-        self._session.machine.following.add(self._followed)
+        for session, followed in self._followed.items():
+            session.feeds[followed] = self._feed
+            session.machine.following.add(followed)
 
     @property
     def seq(self) -> int:
-        """The newest update that `state` has."""
-        return self._followed.seq
+        """The newest update that `state` has. Raises Error where several nodes are followed."""
+        return self.position[1]
 
     @property
     def position(self) -> Position:
-        return self._followed.epoch, self._followed.seq
+        """(epoch, seq) of the newest update that `state` has. Raises Error where several nodes are followed."""
+        if len(self._sessions) > 1:
+            raise Error("each of several nodes counts for itself: see `positions`")
+        return next(iter(self.positions.values()))
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Of each node that is followed, by its endpoint (of a node in this process "")."""
+        return {session.endpoint or "": (followed.epoch, followed.seq) for session, followed in self._followed.items()}
 
     def _readying(self, timeout: float | None) -> Steps[bool]:
         self._session.admit()
@@ -85,8 +101,14 @@ class Subscribing(Generic[T]):
                 raise ValueError("a subscription without any prefix follows nothing: close it")
             checked(prefixes)
             self._feed.changing()
-            self._session.reactor.call(lambda moment: self._feed.change(self._session.machine.following, prefixes))
+            self._session.reactor.call(lambda moment: self._follow(prefixes))
             self._prefixes = prefixes
+
+    def _follow(self, prefixes: tuple[str, ...]) -> None:
+        """On the I/O thread."""
+        for session, followed in self._followed.items():
+            session.machine.following.change(followed, prefixes)
+        self._feed.settled()
 
     def stop(self) -> None:
         """Whoever waits for events is told that none will come; the node is told, too. May be called in a signal handler."""
@@ -97,7 +119,7 @@ class State(Mapping[str, T]):
     """What the keys of a subscription hold, live: it follows by itself, and any thread may read it. `copy()` is one moment's truth."""
 
     def __init__(self, feed: Feed) -> None:
-        self._feed, self._values = feed, feed.subscription.state
+        self._feed, self._values = feed, feed.state
 
     def __getitem__(self, key: str) -> T:
         value = self._values[key]
@@ -120,10 +142,13 @@ class State(Mapping[str, T]):
         return f"<State of {len(self._values)} keys>"
 
 
-def followed(topic: str, prefixes: Iterable[str], start: Any, name: str) -> Followed:
-    """Raises ValueError for what is no prefix, start or name."""
+def following(sessions: Sequence[Session], topic: str, prefixes: Iterable[str], start: Any, name: str) -> Callable[[], Followed]:
+    """What is asked of each node. Raises ValueError for what is no prefix, start or name."""
     kind, epoch, seq, time = _start(start)
-    return Followed(topic, checked(prefixes) or ALL, kind, epoch, seq, time, name and topic_key(name))
+    if kind in (Start.POSITION, Start.SEQ) and len(sessions) > 1:
+        raise ValueError(f"start={start!r}: each of several nodes counts for itself; a `name` keeps the position at each of them")
+    wanted, name = checked(prefixes) or ALL, name and topic_key(name)
+    return lambda: Followed(topic, wanted, kind, epoch, seq, time, name)
 
 
 def checked(prefixes: Iterable[str]) -> tuple[str, ...]:

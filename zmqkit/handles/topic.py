@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema, packer
+from zmqkit.errors import Error
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
-from zmqkit.handles.names import topic_key, topic_name
+from zmqkit.handles.names import queue_name, topic_key, topic_name
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Producer
 from zmqkit.handles.session import Session
-from zmqkit.handles.subscribing import State as State, Subscribing, followed
+from zmqkit.handles.subscribing import State as State, Subscribing, following
 from zmqkit.handles.waiting import run
-from zmqkit.updates import UPDATES_BYTES_MAX, message
+from zmqkit.updates import UPDATES_BYTES_MAX, message, messages
 from zmqkit.wire import TOPIC_MARK
 
 if TYPE_CHECKING:
@@ -41,21 +43,64 @@ def update_packer() -> Callable[[Update], bytes]:
     return encode
 
 
+class Pairs:
+    """Updates from (key, value) pairs: one by one, or many at once in a third of the time."""
+
+    def __init__(self, dump: Callable[[Any], Any] | None, ttl: Duration | None) -> None:
+        self._dump, self._ttl = dump, _ttl(ttl)
+
+    def __call__(self, pair: tuple[str, Any]) -> Update:
+        key, value = pair
+        return topic_key(key), self._dump(value) if self._dump else value, self._ttl
+
+    def encoded(self, pairs: list[tuple[str, Any]], pack: Callable[[Any], bytes]) -> list[bytes]:
+        """Raises whatever is wrong with any of them."""
+        keys, values = zip(*pairs, strict=True)
+        packed: Iterable[Any] = map(pack, map(self._dump, values) if self._dump else values)
+        if self._ttl is not None:
+            packed = [(value, self._ttl) for value in packed]
+        return messages(keys, packed, pack)
+
+
+class UpdateProducer(Producer):
+    """Of a topic."""
+
+    def __init__(self, session: Session, marked: str) -> None:
+        super().__init__(session, marked, update_packer, UPDATES_BYTES_MAX)
+
+    def _encoded(self, raw: list[Any], dump: Any, pack: Callable[[Any], bytes]) -> list[bytes]:
+        try:
+            return dump.encoded(raw, packer())  # type: ignore[no-any-return]
+        except Exception:
+            return super()._encoded(raw, dump, pack)  # which tells the first that is wrong
+
+
 class Topic(Generic[T]):
     """Made by `Client.topic(name)`; comes into being at the node with its first use. Threads may share it."""
 
     aio: AsyncTopic[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, session: Session, name: str, type: Any = None) -> None:
-        self._session, self.name = session, topic_name(name)
+    def __init__(self, sessions: Sequence[Session], name: str, type: Any = None) -> None:
+        self._sessions, self.name = sessions, topic_name(name)
         schema = None if type is None or type is Any else Schema(type)
         self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
         self._load: Callable[[Any], Any] | None = schema.load if schema else None
-        self._marked = marked = TOPIC_MARK + self.name
-        self._producer = session.producer(marked, lambda: Producer(session, marked, update_packer, UPDATES_BYTES_MAX))
+        self._marked = TOPIC_MARK + self.name
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}>"
+
+    @property
+    def _session(self) -> Session:
+        """Of the one node. Raises Error for a client of several."""
+        if len(self._sessions) > 1:
+            raise Error("a client of several nodes can only follow their topics: to publish connect to one of them")
+        return self._sessions[0]
+
+    @cached_property
+    def _producer(self) -> Producer:
+        session, marked = self._session, self._marked
+        return session.producer(marked, lambda: UpdateProducer(session, marked))
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -75,7 +120,7 @@ class Topic(Generic[T]):
 
         An error has `confirmed`: so many of the first count; some behind them may.
         """
-        return run(self._producer.put_many(pairs, self._maker(ttl), patience(timeout)))
+        return run(self._producer.put_many(pairs, Pairs(self._dump, ttl), patience(timeout)))
 
     def delete(self, key: str, timeout: Duration | None = 5.0) -> Receipt:
         """The key holds nothing from now on."""
@@ -89,36 +134,48 @@ class Topic(Generic[T]):
         """Raises ValueError or Unencodable."""
         return topic_key(key), self._dump(value) if self._dump else value, _ttl(ttl)
 
-    def _maker(self, ttl: Duration | None) -> Callable[[tuple[str, T]], Update]:
-        """Of a pair, its update."""
-        dump, held = self._dump, _ttl(ttl)
-
-        def update(pair: tuple[str, T]) -> Update:
-            key, value = pair
-            return topic_key(key), dump(value) if dump else value, held
-
-        return update
-
     def _put(self, update: Update, timeout: Duration | None) -> PutFuture:
         return self._producer.put_soon(update, None, patience(timeout))
 
     def _wait(self, future: PutFuture, timeout: Duration | None) -> Receipt:
         return future.wait_or_withdraw(patience(timeout), self._session.why)
 
+    # -- the topic itself -----------------------------------------------------------------------------------------------
+
     def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        return TopicInfo.from_wire(self._session.ask("topic_info", {"topic": self.name}, patience(timeout)))
+        return TopicInfo.from_wire(self._ask("topic_info", timeout))
+
+    def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """From now on each update under this prefix is also a message of that queue: both are there, or neither.
+
+        Its body is the value (None: the key was deleted), its headers are `topic`, `key`, `seq` and perhaps `deleted`. A full queue
+        refuses the update. Prefixes bound to one queue give one message an update.
+        """
+        self._ask("topic_bind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    def unbind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
+        """No more. Messages that are there stay."""
+        self._ask("topic_unbind", timeout, prefix=prefix, queue=queue_name(queue))
+
+    def remove(self, timeout: Duration | None = ASK_SECONDS) -> None:
+        """Remove the topic with its state, history, names, bindings and policy. Who follows it sees every key deleted, behind a gap.
+        The next use makes a new one."""
+        self._ask("topic_delete", timeout)
+
+    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
+        return self._session.ask(verb, {"topic": self.name, **arguments}, patience(timeout))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, *prefixes: str, start: Start = "snapshot", name: str = "") -> Subscription[T]:
-        """Follow the keys under these prefixes; none: all keys.
+        """Follow the keys under these prefixes; none: all keys. A client of several nodes follows the topic at each of them, as one.
 
         start  "snapshot": with what holds now, then what changes; "now"; "beginning": with the oldest update that is kept; an
                event's `position`; a seq; a datetime
         name   the node keeps the position under it, once the application has taken what is before: whoever subscribes under
                that name next goes on there. It belongs to the newest who does
         """
-        return Subscription(self._session, followed(self.name, prefixes, start, name), self._load)
+        return Subscription(self._sessions, following(self._sessions, self.name, prefixes, start, name), self._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):

@@ -15,6 +15,7 @@ from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
 from zmqkit.machines.topics import Topics
+from zmqkit.updates import KEY_CHARS_MAX
 from zmqkit.wire import NAME_BYTES_MAX, SERVICE_MARK, TEXT_CHARS_MAX, TOPIC_MARK, Ask, Code, Slice, Told
 
 Result = dict[str, Any]
@@ -34,6 +35,7 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: type(v) is str and 1 <= len(v.encode()) < NAME_BYTES_MAX and v[0] not in (SERVICE_MARK, TOPIC_MARK),
         f"a text of 1 to {NAME_BYTES_MAX - 1} bytes that does not begin with U+0000 or U+0001",
     ),
+    "prefix": (lambda v: type(v) is str and len(v) <= KEY_CHARS_MAX, f"a text of up to {KEY_CHARS_MAX} letters"),
     "policy": (lambda v: type(v) is dict, "a map of policy fields"),
     "state": (lambda v: v in STATES, f"one of {', '.join(STATES)}"),
     "count": (lambda v: type(v) is int and v >= 1, "a whole number of at least 1"),
@@ -57,7 +59,9 @@ class Admin:
             "pause": (self._pause, ("queue",)), "resume": (self._resume, ("queue",)), "delete": (self._delete, ("queue",)),
             "dead_list": (self._dead_list, ("queue", "count")), "redrive": (self._redrive, ("queue",)), "drop": (self._drop, ("queue",)),
             "topic_declare": (self._topic_declare, ("topic", "policy")), "topic_info": (self._topic_info, ("topic",)),
-            "topic_list": (self._topic_list, ()),
+            "topic_list": (self._topic_list, ()), "topic_delete": (self._topic_delete, ("topic",)),
+            "topic_bind": (self._topic_bind, ("topic", "prefix", "queue")),
+            "topic_unbind": (self._topic_unbind, ("topic", "prefix", "queue")),
         }  # fmt: skip
 
     def ask(self, client: Client, command: Ask) -> None:
@@ -193,6 +197,19 @@ class Admin:
         """As `list` does it with queues."""
         names = sorted(name for name in self._topics.hosted if name > TOPIC_MARK + arguments.get("after", ""))
         return {"topics": [self._topics.info(name) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
+
+    def _topic_delete(self, arguments: Result) -> Result:
+        return {"count": self._topics.delete(TOPIC_MARK + arguments["topic"])}
+
+    def _topic_bind(self, arguments: Result) -> Result:
+        return self._set_bound(arguments, True)
+
+    def _topic_unbind(self, arguments: Result) -> Result:
+        return self._set_bound(arguments, False)
+
+    def _set_bound(self, arguments: Result, bound: bool) -> Result:
+        why = self._topics.bind(TOPIC_MARK + arguments["topic"], arguments["prefix"], arguments["queue"], bound)
+        return _error(Code.QUOTA, why) if why else {}
 
     # -- messages ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from zmqkit.machines.policy import QueuePolicy
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
-from zmqkit.machines.topic import Topic
+from zmqkit.machines.topic import Landing, Topic
 from zmqkit.wire import SERVICE_MARK, Command
 
 BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
@@ -141,26 +141,27 @@ class Core:
         del self.queues[queue.name], self.by_number[queue.number]
         self.delaying.pop(queue.number, None)
         self.hungry[queue.number] = queue  # whoever ran dry for its suspects need not any more
-        self._forget_waiting(queue)
+        self.part(queue)
         for lease in [lease for lease in self.leases.values() if lease.queue == queue.number]:
             client = self.clients[lease.client]
             client.doubt = max(client.doubt, lease.token)  # it was revoked: a DONE of it must not be told OK
             self.forget_lease(lease)
         for client in self.clients.values():
             client.consumers.pop(queue.number, None)
+
+    def part(self, queue: Queue | Topic) -> None:
+        """It is deleted. Nothing that waits becomes ready any more; bodies of new messages go once the deletion is durable."""
+        bodies = [what.position for _, owner, what in self.waiting if owner is queue and isinstance(what, Row | Landing)]
+        kept = [entry for entry in self.waiting if entry[1] is not queue or isinstance(entry[2], int)]
+        self.waiting.clear()
+        self.waiting.extend(kept)
+        self.waiting.extend((self.last, queue, position) for position in bodies)
+        for client in self.clients.values():
             stream = client.streams.pop(queue.number, None)
             if stream is not None:
                 self.streams -= 1
                 if len(client.parted) < PARTED_MAX:
                     client.parted[queue.name] = stream
-
-    def _forget_waiting(self, queue: Queue) -> None:
-        """Nothing of it becomes ready any more. Bodies of new messages go once the deletion is durable."""
-        rows = [what for _, owner, what in self.waiting if owner is queue and isinstance(what, Row)]
-        kept = [entry for entry in self.waiting if entry[1] is not queue or isinstance(entry[2], int)]
-        self.waiting.clear()
-        self.waiting.extend(kept)
-        self.waiting.extend((self.last, queue, row.position) for row in rows)
 
     def stream(self, client: Client, queue: Queue | Topic) -> Stream | None:
         """None: there are too many."""

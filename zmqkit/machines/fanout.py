@@ -81,7 +81,7 @@ class Fanout:
             self._named[command.name] = subscriber
             if command.name in topic.names and start != Start.POSITION:
                 start, (epoch, seq) = Start.POSITION, topic.names[command.name]
-        if start == Start.POSITION and not topic.holds(epoch, seq):
+        if start == Start.POSITION and not self._holds(epoch, seq):
             self._reset(subscriber, 0)
         elif start in (Start.POSITION, Start.SEQ) and history.floor > seq + 1:
             self._reset(subscriber, seq + 1)
@@ -94,6 +94,12 @@ class Fanout:
         else:
             place = history.first if start == Start.BEGINNING else history.place_since(command.time)
             self._begin(subscriber, history.at(place).qseq - 1 if place < history.end else topic.head)
+
+    def take_over(self, deleted: Fanout) -> None:
+        """The subscribers of a topic that was deleted go on with the next one of its name. What they miss is told as a gap."""
+        self.subscribers, self._named = deleted.subscribers, deleted._named
+        for subscriber in self.subscribers.values():
+            self._reset(subscriber, subscriber.cursor + 1)
 
     def remove(self, client: Client, number: int) -> None:
         subscriber = self.subscribers.pop((client.id, number), None)
@@ -109,10 +115,14 @@ class Fanout:
     def keeps(self, client: Client, number: int, epoch: int, seq: int) -> str:
         """R-T5: the name under which this position is to be kept; "": it is not."""
         subscriber = self.subscribers.get((client.id, number))
-        if subscriber is None or self._named.get(subscriber.name) is not subscriber or not self.topic.holds(epoch, seq):
+        if subscriber is None or self._named.get(subscriber.name) is not subscriber or not self._holds(epoch, seq):
             return ""
         kept = self.topic.names.get(subscriber.name)
-        return subscriber.name if kept is None or not self.topic.holds(*kept) or seq > kept[1] else ""
+        return subscriber.name if kept is None or not self._holds(*kept) or seq > kept[1] else ""
+
+    def _holds(self, epoch: int, seq: int) -> bool:
+        """Does this position mean anything here? One of an epoch still to come is of another node, or of this one's future."""
+        return epoch <= self._epoch and self.topic.holds(epoch, seq)
 
     def _begin(self, subscriber: Subscriber, seq: int, fresh: tuple[str, ...] = ()) -> None:
         """It goes on behind `seq`. What is `fresh` is told anew."""
@@ -208,4 +218,3 @@ class Fanout:
         subscriber = self.subscribers.get((client.id, number))
         if subscriber is not None and subscriber.told < subscriber.cursor and subscriber.round is None:
             self._tell_at(subscriber)
-

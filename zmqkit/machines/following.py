@@ -61,6 +61,7 @@ class Subscription:
         self.received = self.taken = self.told = 0  # bytes: came, taken by the application, and what the node was told of that
         self.stale: dict[str, None] = {}  # keys that the snapshot under way has not named yet
         self.state: dict[str, Value] = {}
+        self.states = [self.state]  # all that the updates are folded into: also one of several topics, where the last word counts
         self.kept: tuple[int, int] | None = None  # the position that the node is to keep under the name
         self.news: list[Changes | Gap | Loaded | wire.Refused] = []
 
@@ -72,15 +73,9 @@ class Subscription:
         return key.startswith(self.prefixes)
 
     def _apply(self, changes: Changes, now: float) -> None:
-        state, stale = self.state, self.stale
-        if changes.plain:
-            state.update(zip(changes.keys, changes.values, strict=True))  # type: ignore[arg-type]
-        else:
-            for key, value in zip(changes.keys, changes.values, strict=True):
-                if value is None:
-                    state.pop(key, None)
-                else:
-                    state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
+        for state in self.states:
+            _fold(state, changes, now)
+        stale = self.stale
         if stale:
             for key in changes.keys:
                 stale.pop(key, None)
@@ -100,8 +95,7 @@ class Subscription:
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
         """Raises ValueError for what are no updates."""
-        keys, values = unpacked(chunk.parcel)
-        plain = set(map(type, values)) == {bytes}
+        keys, values, plain = unpacked(chunk.parcel)
         self._came(Changes(keys, values, chunk.seq, self.epoch, _size(chunk), plain, True, False), now)
 
     def live(self, live: wire.Live, now: float) -> bool:
@@ -146,7 +140,8 @@ class Subscription:
         added = [prefix for prefix in prefixes if not prefix.startswith(self.prefixes)]
         self.prefixes = prefixes
         for key in [key for key in self.state if not key.startswith(prefixes)]:
-            del self.state[key]
+            for state in self.states:
+                state.pop(key, None)
             self.stale.pop(key, None)
         if self.based and self.scope != Scope.ALL:
             missing = [*self.fresh, *added]
@@ -156,6 +151,17 @@ class Subscription:
             if len(self.fresh) > wire.PREFIXES_MAX or sum(map(len, self.fresh)) > sum(map(len, prefixes)):
                 self.fresh = prefixes  # a SUB has room for no more than them, twice
             self.scope = Scope.FRESH if self.fresh else Scope.NONE
+
+
+def _fold(state: dict[str, Value], changes: Changes, now: float) -> None:
+    if changes.plain:
+        state.update(zip(changes.keys, changes.values, strict=True))  # type: ignore[arg-type]
+        return
+    for key, value in zip(changes.keys, changes.values, strict=True):
+        if value is None:
+            state.pop(key, None)
+        else:
+            state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
 
 
 def _size(command: wire.Chunk | wire.Live) -> int:

@@ -49,7 +49,11 @@ class Memory:
         core = self._core
         core.last = max(core.last, position)
         if isinstance(record, records.Queue):
-            (self._topics.restore_topic if record.name.startswith(TOPIC_MARK) else self._restore_queue)(record)
+            if record.name.startswith(TOPIC_MARK):
+                self._topics.restore_topic(record, position)
+            else:
+                self._restore_queue(record)
+            self._topics.binding.restored(None, record)
             return
         if isinstance(record, records.Granted):
             core.logged_token = max(core.logged_token, record.token)
@@ -67,6 +71,7 @@ class Memory:
             stream.answers.extend(Accepted(*answer, after=0) for answer in record.answers)
         elif isinstance(record, records.Put) and record.client:
             self._restore_stream(owner, record, position)
+        self._topics.binding.restored(owner, record)
         if topic is not None:
             self._topics.restore(topic, record, position)
         elif isinstance(queue, Queue):

@@ -10,6 +10,7 @@ Rule 4: what one producer puts into one queue within a turn becomes one record, 
 from __future__ import annotations
 
 from zmqkit import records
+from zmqkit.machines.binding import Copies
 from zmqkit.machines.core import Core
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Accepted, Client, Stream
@@ -61,9 +62,8 @@ class Publishing:
             self._refuse(client, command, stream, Code.DISK_FULL, "the node's disk is full: free some space there")
         elif isinstance(queue, Topic):
             self._update(client, queue, stream, command)
-        elif not queue.has_room(parcel.count, len(parcel.body)) and not self._make_room(queue, parcel):
-            text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
-            self._refuse(client, command, stream, Code.WAIT if queue.policy.on_full == "block" else Code.FULL, text)
+        elif not self._has_room(queue, parcel):
+            self._refuse_full(client, command, stream, queue)
         else:
             queue.promise(parcel.count, len(parcel.body))
             self._merge(client, queue, stream, parcel)
@@ -76,9 +76,23 @@ class Publishing:
         except ValueError as error:
             self._refuse(client, command, stream, Code.MALFORMED, f"no updates: {error}")
             return
-        stream.last += updates.count
-        stream.merging.append(updates)
-        self._store(client, topic, stream)
+        copies = self._topics.binding.copies(topic, updates) if topic.bindings else ()
+        full = next((queue for queue, parcel in copies or () if not self._has_room(queue, parcel)), None)
+        if copies is None:
+            self._refuse(client, command, stream, Code.QUOTA, "a queue that these updates are bound to cannot be made: there are too many")
+        elif full is not None:
+            self._refuse_full(client, command, stream, full)
+        else:
+            stream.last += updates.count
+            stream.merging.append(updates)
+            self._store(client, topic, stream, copies)
+
+    def _has_room(self, queue: Queue, parcel: Parcel) -> bool:
+        return queue.has_room(parcel.count, len(parcel.body)) or self._make_room(queue, parcel)
+
+    def _refuse_full(self, client: Client, command: Put, stream: Stream, queue: Queue) -> None:
+        text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
+        self._refuse(client, command, stream, Code.WAIT if queue.policy.on_full == "block" else Code.FULL, text)
 
     def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
         """The oldest ready messages give way, where the policy says so and it helps."""
@@ -127,7 +141,7 @@ class Publishing:
             self._store(client, queue, stream)
         self._merging.clear()
 
-    def _store(self, client: Client, queue: Queue | Topic, stream: Stream) -> None:
+    def _store(self, client: Client, queue: Queue | Topic, stream: Stream, copies: Copies = ()) -> None:
         core, parts = self._core, stream.merging
         parcel = parts[0] if len(parts) == 1 else Parcel.merge(parts)
         parts.clear()
@@ -136,7 +150,7 @@ class Publishing:
         qseq = queue.number_messages(parcel.count)
         record = records.Put(queue.number, client.id, first, parcel.count, base, qseq, core.now, parcel)
         if isinstance(queue, Topic):
-            after = self._topics.put(queue, record)
+            after = self._topics.put(queue, record, copies)
         else:
             after = core.record(record)
             queue.put(record, after)

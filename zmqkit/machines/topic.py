@@ -33,6 +33,10 @@ class Landing(NamedTuple):
     row: Row
     updates: Updates
 
+    @property
+    def position(self) -> int:
+        return self.row.position
+
 
 class Topic:
     def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Parcel]) -> None:
@@ -45,6 +49,7 @@ class Topic:
         self.ends: list[tuple[float, str]] = []  # heap of ttls; one that was replaced meanwhile goes when met
         self.epochs: list[tuple[int, int]] = []  # (epoch, last seq when it began), of epochs with updates, ascending
         self.names: dict[str, tuple[int, int]] = {}  # positions that subscribers keep here
+        self.bindings: dict[str, tuple[str, ...]] = {}  # queue -> prefixes: such updates are messages there, too
         self.read = read  # what stands at a position of the log
         self._recent: OrderedDict[int, Updates] = OrderedDict()  # by position
         self._recent_bytes = 0
@@ -162,6 +167,14 @@ class Topic:
             keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
             values = [value for value in values if value is not None]
         return keys, values
+
+    def bind(self, record: records.Bind) -> None:
+        prefixes = tuple(prefix for prefix in self.bindings.get(record.name, ()) if prefix != record.prefix)
+        if record.bound:
+            prefixes = *prefixes, record.prefix
+        self.bindings.pop(record.name, None)
+        if prefixes:
+            self.bindings[record.name] = prefixes
 
     # -- positions --------------------------------------------------------------------------------------------------
 

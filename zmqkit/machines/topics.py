@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 from zmqkit import records
+from zmqkit.machines.binding import BINDINGS_MAX, NOBODY, Binding, Copies
 from zmqkit.machines.core import QUEUES_MAX, Core
 from zmqkit.machines.fanout import Fanout
 from zmqkit.machines.history import History
@@ -21,7 +22,6 @@ from zmqkit.wire import TOPIC_MARK, Code, Kind, Pos, Refused, Seen, Sub, Unsub
 SUBSCRIPTIONS_MAX = 1000  # of one client
 PIECES_A_TURN = 8  # of a sweep: the log gets them beside what is new
 ROWS = 65_536  # of one record in a checkpoint
-NOBODY = b""  # the producer of what the node itself updates
 AGE_SECONDS = 1.0  # how often a topic is looked at for updates that are too old
 
 
@@ -33,6 +33,12 @@ class Hosted:
     def __init__(self, topic: Topic, fanout: Fanout) -> None:
         self.topic, self.fanout, self.keeping = topic, fanout, Keeping(topic)
 
+    def bodies(self) -> Iterator[int]:
+        """Where those stand that are still needed."""
+        yield from self.keeping.positions
+        history = self.topic.history
+        yield from history.positions[history.head :]
+
 
 class Topics:
     def __init__(self, core: Core) -> None:
@@ -43,6 +49,11 @@ class Topics:
         self._followed: dict[bytes, dict[int, Hosted]] = {}  # by client and the number of the subscription
         self._stirred: dict[int, Hosted] = {}  # there may be something to tell
         self._aged_at = 0.0
+        self._ended: dict[str, int] = {}  # of topics that were deleted: the next number under the name
+        self.binding = Binding(core)
+        identity = core.identity
+        # Nothing of a node that keeps nothing outlives it, so its positions are those of no other: its id tells them apart.
+        self._epoch = identity.epoch if identity.durability != "memory" else int.from_bytes(identity.node[:3], "little") | 1
 
     # -- topics -------------------------------------------------------------------------------------------------------
 
@@ -62,7 +73,8 @@ class Topics:
     def _add(self, number: int, name: str, policy: TopicPolicy) -> Hosted:
         core = self._core
         topic = Topic(number, name, policy, lambda position: self.read(position))
-        hosted = Hosted(topic, Fanout(topic, core.identity.epoch, lambda client, command: core.send(client.peer, command)))
+        topic.next_qseq = topic.history.next_seq = self._ended.pop(name, 1)
+        hosted = Hosted(topic, Fanout(topic, self._epoch, lambda client, command: core.send(client.peer, command)))
         self.hosted[name] = self.by_number[number] = hosted
         core.next_number = max(core.next_number, number + 1)
         return hosted
@@ -80,6 +92,52 @@ class Topics:
                 topic.values.clear()
         return topic.policy if topic is not None else None
 
+    def delete(self, name: str) -> int:
+        """With its history, state, names and bindings. Who follows it sees all keys deleted, and follows the next topic of that name.
+        Numbers go on (and leave one out, so that nobody can be at the head): a position never means another update than it did.
+
+        Returns how many updates went."""
+        hosted, core = self.hosted.get(name), self._core
+        if hosted is None:
+            return 0
+        topic = hosted.topic
+        core.record(records.Queue(topic.number, name, topic.policy.to_wire(), False, True))
+        self._remove(hosted, core.last)
+        if hosted.fanout.subscribers:
+            self._succeed(hosted.fanout, name)
+        return topic.history.messages
+
+    def _remove(self, hosted: Hosted, position: int) -> None:
+        topic = hosted.topic
+        del self.hosted[topic.name], self.by_number[topic.number]
+        self._stirred.pop(topic.number, None)
+        self._ended[topic.name] = topic.next_qseq + 1
+        self._core.part(topic)
+        for body in hosted.bodies():
+            self._release(topic, position, body)
+
+    def _succeed(self, deleted: Fanout, name: str) -> None:
+        hosted = self._host(name)
+        assert hosted is not None, "there is room for one: another has just gone"
+        hosted.fanout.take_over(deleted)
+        self._stirred[hosted.topic.number] = hosted
+        for subscriber in hosted.fanout.subscribers.values():
+            self._followed[subscriber.client.id][subscriber.number] = hosted
+
+    def bind(self, name: str, prefix: str, queue: str, bound: bool) -> str:
+        """Updates under this prefix are messages of that queue, too, or no more. Returns why not; "": it is done."""
+        topic = self.topic(name)
+        if topic is None or self._core.queue(queue) is None:
+            return "the node has as many topics or queues as it takes"
+        prefixes = topic.bindings.get(queue, ())
+        if (prefix in prefixes) != bound:
+            if bound and sum(map(len, topic.bindings.values())) >= BINDINGS_MAX:
+                return f"a topic has up to {BINDINGS_MAX} bindings"
+            record = records.Bind(topic.number, prefix, queue, bound)
+            self._core.record(record)
+            topic.bind(record)
+        return ""
+
     def info(self, name: str) -> dict[str, Any]:
         """It comes into being at its first use; asking is none."""
         hosted = self.hosted.get(name)
@@ -89,23 +147,24 @@ class Topics:
         return {
             "name": name.removeprefix(TOPIC_MARK), "seq": topic.head, "floor": history.floor, "messages": history.messages,
             "bytes": history.size, "keys": len(topic.values), "subscribers": subscribers, "names": len(topic.names),
-            "epoch": self._core.identity.epoch, "policy": topic.policy.to_wire(),
+            "epoch": self._epoch, "bindings": {**topic.bindings}, "policy": topic.policy.to_wire(),
         }  # fmt: skip
 
-    def put(self, topic: Topic, record: records.Put) -> int:
-        """Persist these updates. Returns the position that they wait for until they count."""
+    def put(self, topic: Topic, record: records.Put, copies: Copies = ()) -> int:
+        """Persist these updates, and the messages that they are, too. Returns the position that the confirm waits for."""
         core = self._core
-        if not topic.epochs or topic.epochs[-1][0] != core.identity.epoch:
-            began = records.Epoch(topic.number, core.identity.epoch, record.qseq - 1)
+        if not topic.epochs or topic.epochs[-1][0] != self._epoch:
+            began = records.Epoch(topic.number, self._epoch, record.qseq - 1)
             core.record(began, waited=False)
             topic.begin_epoch(began.epoch, began.seq)
         if topic.policy.durability == "memory":
             position = core.record(record, waited=False)
             self.land(topic.number, topic.landing(record, position))
+            self.binding.store(copies)
             return 0
         position = core.record(record)
         core.waiting.append((position, topic, topic.landing(record, position)))
-        return position
+        return self.binding.store(copies) or position
 
     def land(self, number: int, what: Landing) -> None:
         """They are durable."""
@@ -212,8 +271,9 @@ class Topics:
                 keys = topic.ended(core.now)
                 if keys:
                     parcel = Updates.make(keys, [None] * len(keys))
+                    copies = self.binding.copies(topic, parcel)
                     seq = topic.number_messages(parcel.count)
-                    self.put(topic, records.Put(topic.number, NOBODY, 1, parcel.count, 1, seq, core.now, parcel))
+                    self.put(topic, records.Put(topic.number, NOBODY, 1, parcel.count, 1, seq, core.now, parcel), copies or ())
         if core.now >= self._aged_at + AGE_SECONDS:
             self._aged_at = core.now
             for hosted in self.hosted.values():
@@ -230,6 +290,9 @@ class Topics:
                 yield records.Epoch(topic.number, epoch, seq)
             for name, (epoch, seq) in topic.names.items():
                 yield records.Mark(topic.number, name, epoch, seq)
+            for queue, prefixes in topic.bindings.items():
+                for prefix in prefixes:
+                    yield records.Bind(topic.number, prefix, queue, True)
             yield records.Swept(topic.number, hosted.keeping.swept)
             yield hosted.keeping.snapshot()
             landing = History()
@@ -241,11 +304,13 @@ class Topics:
                 for columns in part.columns(ROWS):
                     yield records.Backlog(topic.number, history.floor, topic.next_qseq, *columns)
 
-    def restore_topic(self, record: records.Queue) -> None:
+    def restore_topic(self, record: records.Queue, position: int) -> None:
         policy = TopicPolicy.from_wire(record.policy)
         known = self.by_number.get(record.number)
         hosted = known or self._add(record.number, record.name, policy)
         hosted.topic.policy, hosted.topic.restoring = policy, True
+        if record.deleted:
+            self._remove(hosted, position)
 
     def restore(self, hosted: Hosted, record: records.Record, position: int) -> None:
         topic, keeping = hosted.topic, hosted.keeping
@@ -259,6 +324,8 @@ class Topics:
                 topic.begin_epoch(record.epoch, record.seq)
             case records.Mark():
                 topic.names[record.name] = record.epoch, record.seq
+            case records.Bind():
+                topic.bind(record)
             case records.Values():
                 keeping.write(record, position)
             case records.Swept():
@@ -273,6 +340,8 @@ class Topics:
 
     def begin(self) -> None:
         """All is restored: the state of each topic is what its bodies add up to."""
+        self._ended.clear()  # positions of earlier epochs mean nothing in a topic that began in this one
+        self.binding.begin()
         for hosted in self.hosted.values():
             topic = hosted.topic
             topic.restoring = False
@@ -282,7 +351,8 @@ class Topics:
                     updates = Updates.read(parcel)
                     topic.fold(updates.keys, updates.values, body.at, updates.plain)
                 else:
-                    topic.fold(*unpacked(parcel), body.at)
+                    keys, values, plain = unpacked(parcel)
+                    topic.fold(keys, values, body.at, plain)
 
     def places(self) -> Iterator[tuple[int, int, int, int]]:
         """Topic, seq, count and position of every body that is needed."""
@@ -293,13 +363,10 @@ class Topics:
     def positions(self) -> Iterator[int]:
         """Where the bodies stand that are still needed."""
         for hosted in self.hosted.values():
-            yield from hosted.keeping.positions
-            history = hosted.topic.history
-            yield from history.positions[history.head :]
+            yield from hosted.bodies()
 
     def copy(self, record: records.Copy, position: int) -> None:
         """A body has moved."""
         hosted = self.by_number[record.queue]
         moved = hosted.topic.history.move(record.source, position) or hosted.keeping.move(record.source, position)
         self._release(hosted.topic, position, record.source if moved else position)
-
