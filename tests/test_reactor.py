@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from handle_world import eventually, freeze
+
 import zmqkit
 from zmqkit.machines.link import ClientMachine
 from zmqkit.reactor import now
@@ -65,6 +67,26 @@ def test_a_client_whose_own_end_is_broken_fails_all_that_waits() -> None:
         else:
             raise AssertionError("it should be closed")
         assert node.queue("q").put(1).seq == 1
+
+
+def test_each_message_counts_from_when_it_came_and_not_from_when_its_turn_began() -> None:
+    """Where many threads share a processor a turn may last, and a ttl that counted from its beginning ran out too early."""
+    with zmqkit.Node("tcp://127.0.0.1:*") as node, zmqkit.connect(node.endpoint) as mq, mq.topic("t").subscribe() as sub:
+        assert sub.wait_ready()
+        machine, times = mq._session.machine, list[float]()
+        receive = machine.receive
+
+        def timed(frames: list[bytes], moment: float) -> None:
+            receive(frames, moment)
+            times.extend((moment, now()))
+
+        machine.receive = timed  # type: ignore[method-assign]
+        let_go = freeze(mq)  # so that they stand in line, for one turn
+        for number in range(5):
+            node.topic("t").publish("a", number)
+        let_go()
+        eventually(lambda: sub.seq == 5)
+        assert len(times) >= 10 and times == sorted(times)
 
 
 def test_a_wake_that_comes_late_writes_into_nobody_elses_file(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ class Reactor:
             if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
                 speaks = True
             if speaks:
-                self._drain_port(port, heard, moment)
+                moment = self._drain_port(port, heard, moment)
             if speaks or anyway or port.deadline <= moment:
                 self._flush_port(port, moment)
         except HostFailed as failed:
@@ -280,7 +280,8 @@ class Reactor:
 
     # -- client links ---------------------------------------------------------------------------------------------------
 
-    def _drain_port(self, port: Port, heard: dict[Any, int], moment: float) -> None:
+    def _drain_port(self, port: Port, heard: dict[Any, int], moment: float) -> float:
+        """Returns the moment at which the last message came."""
         machine = port.application.machine
         if port.inbox:
             for _ in range(min(len(port.inbox), TURN_MESSAGES_MAX)):
@@ -291,11 +292,13 @@ class Reactor:
         # What came before the end of a connection counts, though the poll may have told of its end alone.
         if port.socket is not None and (port.socket in heard or (reason is not None and readable(port.socket))):
             for _ in range(TURN_MESSAGES_MAX):
-                machine.receive(receive(port.socket), moment)
+                frames, moment = receive(port.socket), now()  # a ttl counts from here, and where threads abound a turn may last
+                machine.receive(frames, moment)
                 if not readable(port.socket):
                     break
         if reason is not None:
             machine.lost(moment, reason)
+        return moment
 
     def _flush_port(self, port: Port, moment: float) -> None:
         application = port.application

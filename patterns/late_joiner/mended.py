@@ -41,9 +41,8 @@ def join(endpoint: str) -> tuple[bool, bool, int]:
             last = event.seq
             if seen == UPDATES_SEEN:
                 break
-        before, state, after = sub.seq, sub.state.copy(), sub.seq  # it goes on meanwhile
-    was = any(state == truth(number) for number in range(before, after + 100))
-    return was and fold == truth(last), unbroken, last
+    # The link has ended: what `state` and `seq` say changes no more.
+    return sub.state.copy() == truth(sub.seq) and fold == truth(last), unbroken, last
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from zmqkit import framing, wire
 from zmqkit.cli.bench_load import CLOCK
 from zmqkit.cli.bench_updates import sequence, updates
 from zmqkit.codec import packer, unpack
-from zmqkit.handles.topic import update_packer
+from zmqkit.handles.topic import Pairs
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Buffer, Parcel
 from zmqkit.updates import Updates
 
@@ -30,10 +30,10 @@ DRAIN_MAX = 100  # messages of one subscriber before the next has its turn
 
 
 def batched(pairs: Iterator[Pair]) -> Iterator[Frames]:
-    """In batches as large as those of `publish_many`."""
-    encode, count, first = update_packer(), 64, 1
+    """In batches as large as those of `publish_many`, and encoded by the same code."""
+    encoded, count, first = Pairs(None, None).encoded, 64, 1
     while chunk := list(islice(pairs, count)):
-        parcel = Parcel.of([encode((key, value, None)) for key, value in chunk])
+        parcel = Parcel.of(encoded(chunk, packer()))
         yield framing.encode(wire.Live(1, first - 1, first, parcel.count, b"", parcel.count, parcel))
         first += parcel.count
         count = max(1, min(PARCEL_MESSAGES_MAX, FULL_BYTES * parcel.count // len(parcel.body) + 1))

@@ -6,6 +6,7 @@ import click
 
 from zmqkit.cli.demo_calls import demo_calls
 from zmqkit.cli.demo_queue import demo_queue
+from zmqkit.cli.demo_topic import demo_topic
 
 
 @click.group()
@@ -15,3 +16,4 @@ def demo() -> None:
 
 demo.add_command(demo_queue)
 demo.add_command(demo_calls)
+demo.add_command(demo_topic)

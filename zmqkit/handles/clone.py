@@ -135,7 +135,7 @@ class CloneClient(Client):
 
     def topic(self, name: str, type: Any = None) -> Topic[Any]:
         """A handle on what the server has, by any name. `publish` returns once the update has left; nobody confirms it."""
-        return Topic(self._session, name, type)
+        return Topic((self._session,), name, type)
 
     @property
     def _alone(self) -> Session:

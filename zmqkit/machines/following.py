@@ -81,7 +81,7 @@ class Subscription:
     # -- hearing ------------------------------------------------------------------------------------------------------
 
     def reset(self, reset: wire.Reset) -> None:
-        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.based or self.start == Start.POSITION):
+        if reset.scope == Scope.ALL and (reset.first <= reset.last or self.start == Start.POSITION):
             self.news.append(Gap(reset.first, reset.last))
         self.epoch, self.seq, self.based = reset.epoch, reset.seq, True
         self.scope = Scope(reset.scope)
