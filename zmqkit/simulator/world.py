@@ -149,6 +149,8 @@ class World:
         given = {"durability": config.durability, "keep_values": config.keep_values, "max_messages": config.history}
         for topic in self.topics:
             self.asker.ask("topic_declare", topic=topic, policy={**given, **(policy or {})})
+            if config.bound:
+                self.asker.ask("topic_bind", topic=topic, prefix="b.", queue=self.queues[-1])
 
     def _begin_topics(self) -> None:
         """Once all are declared; whoever was to say so may have gone."""
