@@ -458,6 +458,16 @@ RULES = [
         FANOUT, "subscriber.round is None:\n            self._tell_at(subscriber)", "subscriber.round is None:\n            pass",
     ),
     Rule(
+        "R-T4 memory", "What landed in memory is not forgotten before it stands in the log.",
+        TOPIC_STORY + "test_many_updates_in_memory_in_one_turn_are_told_though_the_log_has_none_of_them_yet",
+        TOPIC, "        self._remember(row.position, updates)\n", "        self._remember(row.position, updates)\n        self.forget_old()\n",
+    ),
+    Rule(
+        "R-T4 bound", "An update that is bound to a queue is a message there, wherever the log breaks.",
+        TOPIC_STORY + "test_an_update_that_is_bound_to_a_queue_is_a_message_there_wherever_the_log_breaks",
+        AT_TOPICS, "        self.binding.begin()\n", "",
+    ),
+    Rule(
         "R-T5", "A named position never moves back.",
         FOLLOWERS + "test_a_name_keeps_the_position_and_belongs_to_the_newest",
         FANOUT, " or seq > kept[1] else", " or True else",

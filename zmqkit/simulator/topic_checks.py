@@ -176,7 +176,7 @@ class TopicOracle:
 
     def recovered(self, machine: NodeMachine) -> None:
         """Another process has replayed the log."""
-        self._life = machine.core.identity.node, machine.core.identity.epoch
+        self._life = machine.core.identity.node, machine.topics._epoch
         self.lives[self._life] = self.logs
         self.check_promises()
         self.compare(machine, begins=True)
@@ -194,10 +194,6 @@ class TopicOracle:
         """The node kept nothing, and promised nothing beyond its life."""
         self.confirmed.clear()
 
-    @property
-    def node(self) -> bytes:
-        return self._life[0]
-
     def log(self, node: bytes, epoch: int, topic: str) -> TopicLog:
         """The topic as it was, or is, in that life of that node."""
         life = self.lives.get((node, epoch))
@@ -208,7 +204,7 @@ class TopicOracle:
     def good(self, log: TopicLog, epoch: int, seq: int) -> bool:
         """Does that position mean the same update still?"""
         if seq == 0:
-            return True
+            return epoch <= self._life[1]
         life = self.lives.get((self._life[0], epoch), {})
         old = life[log.name].updates if log.name in life else []
         return seq <= min(len(old), len(log.updates)) and old[seq - 1].place == log.updates[seq - 1].place

@@ -230,7 +230,7 @@ class World:
     def _strike_topics(self, kind: str, random: Random, lasts: int) -> None:
         readers = [reader for client in self.clients.values() for reader in client.applications if isinstance(reader, Reader)]
         if kind == "declare topic":
-            changes = {"max_messages": random.choice((5, 20, 60)), "durability": random.choice((None, "memory", self.config.durability))}
+            changes = {"max_messages": random.choice((5, 20, 60)), "durability": random.choice((None, "memory"))}
             self._declare_topics(changes)
         elif kind == "look at topics":
             self.asker.ask("topic_info", topic=random.choice(self.topics))
