@@ -460,7 +460,8 @@ RULES = [
     Rule(
         "R-T4 memory", "What landed in memory is not forgotten before it stands in the log.",
         TOPIC_STORY + "test_many_updates_in_memory_in_one_turn_are_told_though_the_log_has_none_of_them_yet",
-        TOPIC, "        self._remember(row.position, updates)\n", "        self._remember(row.position, updates)\n        self.forget_old()\n",
+        TOPIC, "        self._remember(row.position, updates)\n",
+        "        self._remember(row.position, updates)\n        self.forget_old()\n",
     ),
     Rule(
         "R-T4 bound", "An update that is bound to a queue is a message there, wherever the log breaks.",

@@ -257,10 +257,10 @@ def test_many_updates_in_memory_in_one_turn_are_told_though_the_log_has_none_of_
     stage = TopicStage(durability="memory")
     reader = stage.reader()
     stage.publish("a")
-    for number in range(20):
+    for number in range(60):
         stage.publish(f"k{number}", run=0.0)  # all together more than is kept beside the log
     stage.run(0.1)
-    assert len(reader.state) == 21 and reader.gaps == []
+    assert len(reader.state) == 61 and reader.gaps == []
 
 
 def test_the_state_is_swept_into_the_log_and_stands_there_after_a_restart() -> None:
