@@ -186,8 +186,7 @@ class TopicOracle:
 
     def check_promises(self) -> None:
         for key, seq in self.confirmed.items():
-            log = self.logs.get(key.queue)
-            kept = log.numbers.get((key.client, key.number)) if log is not None else None
+            kept = self.logs.get(key.queue, TopicLog("")).numbers.get((key.client, key.number))
             require(kept == seq, f"update {seq} of {key.queue} was confirmed, and is lost: there is {kept}")
 
     def wiped(self) -> None:
