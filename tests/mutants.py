@@ -367,7 +367,8 @@ RULES = [
     Rule(
         "R-T1", "A piece of a snapshot is cut from the present state, and only for a cursor that is there, too.",
         TOPIC_STORY + "test_rt1_who_joins_during_updates_has_the_same_state_as_who_was_there",
-        FANOUT, "            elif subscriber.place < history.end:", "            elif subscriber.place < history.end and not subscriber.left:",
+        FANOUT, "            elif subscriber.place < history.end:",
+        "            elif subscriber.place < history.end and not subscriber.left:",
     ),
     Rule(
         "R-T1 cut", "A snapshot that its link did not finish is no base: it is told anew.",
@@ -398,7 +399,7 @@ RULES = [
     Rule(
         "R-T1 ttl", "A value whose ttl runs out is deleted by an update.",
         TOPIC_STORY + "test_a_ttl_that_runs_out_while_the_node_is_down_ends_when_it_is_back",
-        TOPIC, "                heappush(self.ends, (at + value[1], key))\n", "",
+        TOPIC, "                if held_till[1] < inf:\n", "                if False:\n",
     ),
     Rule(
         "R-T1 renewed", "A value that an update on its way renews does not end by the old one's ttl.",
@@ -438,8 +439,8 @@ RULES = [
     Rule(
         "R-T4", "Nobody is told of an update before it is durable.",
         TOPIC_STORY + "test_rt4_nobody_is_told_before_the_disk_has_it",
-        AT_TOPICS, "        core.waiting.append((position, topic, topic.landing(record, position)))\n        return position",
-        "        self.land(topic.number, topic.landing(record, position))\n        return position",
+        AT_TOPICS, "        core.waiting.append((position, topic, topic.landing(record, position)))\n",
+        "        self.land(topic.number, topic.landing(record, position))\n",
     ),
     Rule(
         "R-T4 order", "Updates count in the order of their numbers, whatever they wait for.",
@@ -457,6 +458,17 @@ RULES = [
         FANOUT, "subscriber.round is None:\n            self._tell_at(subscriber)", "subscriber.round is None:\n            pass",
     ),
     Rule(
+        "R-T4 memory", "What landed in memory is not forgotten before it stands in the log.",
+        TOPIC_STORY + "test_many_updates_in_memory_in_one_turn_are_told_though_the_log_has_none_of_them_yet",
+        TOPIC, "        self._remember(row.position, updates)\n",
+        "        self._remember(row.position, updates)\n        self.forget_old()\n",
+    ),
+    Rule(
+        "R-T4 bound", "An update that is bound to a queue is a message there, wherever the log breaks.",
+        TOPIC_STORY + "test_an_update_that_is_bound_to_a_queue_is_a_message_there_wherever_the_log_breaks",
+        AT_TOPICS, "        self.binding.begin()\n", "",
+    ),
+    Rule(
         "R-T5", "A named position never moves back.",
         FOLLOWERS + "test_a_name_keeps_the_position_and_belongs_to_the_newest",
         FANOUT, " or seq > kept[1] else", " or True else",
@@ -464,7 +476,8 @@ RULES = [
     Rule(
         "R-T5 newest", "A name belongs to the newest subscription that uses it.",
         TOPIC_STORY + "test_rt5_a_name_belongs_to_the_newest_and_the_older_one_moves_it_no_more",
-        FANOUT, "        if subscriber is None or self._named.get(subscriber.name) is not subscriber or not", "        if subscriber is None or not",
+        FANOUT, "        if subscriber is None or self._named.get(subscriber.name) is not subscriber or not",
+        "        if subscriber is None or not",
     ),
     Rule(
         "R-T5 whole", "An update between the pieces of a snapshot is no position.",

@@ -257,10 +257,10 @@ def test_many_updates_in_memory_in_one_turn_are_told_though_the_log_has_none_of_
     stage = TopicStage(durability="memory")
     reader = stage.reader()
     stage.publish("a")
-    for number in range(20):
+    for number in range(60):
         stage.publish(f"k{number}", run=0.0)  # all together more than is kept beside the log
     stage.run(0.1)
-    assert len(reader.state) == 21 and reader.gaps == []
+    assert len(reader.state) == 61 and reader.gaps == []
 
 
 def test_the_state_is_swept_into_the_log_and_stands_there_after_a_restart() -> None:
@@ -334,3 +334,28 @@ def test_queues_and_topics_on_one_node_have_one_log_and_do_not_mind_each_other()
             stage.restart(power=number == 20)
             stage.run(5.0)
     assert stage.settled() == list(range(1, 31)) and len(reader.state) == 4 and reader.gaps == [] and reader.seen[-1][0] == 30
+
+
+@pytest.mark.parametrize("durability", ["disk", "memory"])
+def test_an_update_that_is_bound_to_a_queue_is_a_message_there_wherever_the_log_breaks(durability: str) -> None:
+    """The oracle counts: for each update one message, after each start."""
+    broken = 0
+    for lost in range(12):
+        stage = TopicStage(durability=durability, max_messages=3)
+        stage.ask("topic_bind", topic="t", prefix="b.", queue="q")
+        stage.publish("a.1", "b.1", "b.2")
+        stage.publish("b.3", "c.1")
+        stage.disk.stalled_until = stage.scheduler.now + 1_000_000
+        stage.publish("b.4", "b.5", run=0.05)
+        stage.publish("-b.5", "b.6", run=0.05)
+        stage.publisher.process.kill()
+        stage.disk.durable = stage.disk.written = max(stage.disk.durable, stage.disk.last - lost)
+        stage.node.crash(power=True)
+        broken += stage.disk.last < len(stage.oracle.history)
+        stage.run(0.5)
+        stage.node.start()
+        stage.run(0.5)
+        machine, log = stage.node.machine, stage.oracle.topics.logs["t"]
+        assert machine is not None
+        assert machine.core.queues["q"].messages == len([update for update in log.updates if update.key.startswith("b.")])
+    assert broken > 3

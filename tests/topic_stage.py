@@ -64,7 +64,10 @@ class TopicStage(Stage):
         return publisher
 
     def declare(self, **policy: Any) -> None:
-        self.publisher.process.machine.asks.add("topic_declare", {"topic": "t", "policy": policy}, None)
+        self.ask("topic_declare", topic="t", policy=policy)
+
+    def ask(self, verb: str, **arguments: Any) -> None:
+        self.publisher.process.machine.asks.add(verb, arguments, None)
         self.publisher.process.turn_by(self.scheduler.now)
         self.run(0.1)
 

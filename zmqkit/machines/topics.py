@@ -159,8 +159,8 @@ class Topics:
             topic.begin_epoch(began.epoch, began.seq)
         if topic.policy.durability == "memory" and topic.history.next_seq == record.qseq:  # else those before it wait for the disk
             position = core.record(record, waited=False)
+            self.binding.store(copies)  # before what leaves the history for them: they stand right behind
             self.land(topic.number, topic.landing(record, position))
-            self.binding.store(copies)
             return 0
         position = core.record(record)
         core.waiting.append((position, topic, topic.landing(record, position)))

@@ -113,7 +113,6 @@ class Book:
         self.upto: int | None = None  # it was told all up to here, or of the gap
         self.loaded = False  # once
         self.position: tuple[int, int] | None = None  # None: there is none, or something is half told
-        self.node = b""  # of the position: it means nothing to another one, and nothing tells that
         self.carried = False  # it is older than the subscription, which does not know what it holds
 
     def begin(self, begun: Begun, above: float, log: TopicLog, who: str) -> None:

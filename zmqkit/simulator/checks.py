@@ -63,7 +63,7 @@ class Oracle(Judge):
         if self.topics.concerns(record):
             self.topics.appended(position, record, self.epoch)
             return
-        self.model.apply(position, record, durable)
+        self._apply(position, record, durable)
         if isinstance(record, records.Put):
             keys = [Key(record.client, self.model.queues[record.queue].name, record.first + i) for i in range(record.count)]
             wrong = [key.number for key in keys if key in self.refused]
@@ -74,6 +74,11 @@ class Oracle(Judge):
             lease = self.model.leases[record.token]
             denied = [lease.qseq + o for o in _offsets(record.ranges) if (record.token, lease.qseq + o) in self.told_stale]
             require(not denied, f"messages {denied} are settled by token {record.token}, which was told STALE")
+
+    def _apply(self, position: int, record: records.Record, durable: int) -> None:
+        self.model.apply(position, record, durable)
+        if isinstance(record, records.Put) and not record.client:
+            self.topics.copied(position, record, self.model.queues[record.queue].name)
 
     def _check_lease(self, record: records.Lease) -> None:
         self.counts["leases"] += 1
@@ -115,14 +120,17 @@ class Oracle(Judge):
         self.epoch = self.calls.epoch = epoch
         if lost:
             self.model = Model()
-            for position, (record, durable, _) in enumerate(self.history, 1):
-                if not self.topics.concerns(record):
-                    self.model.apply(position, record, durable)
-        self.topics.recovered(machine, self.history if lost else None)
+            self.topics.forget()
+            for position, (record, durable, written) in enumerate(self.history, 1):
+                if self.topics.concerns(record):
+                    self.topics.apply(position, record, written)
+                else:
+                    self._apply(position, record, durable)
+        self.topics.recovered(machine)
         self.check_promises()
         check_node(machine)
         check_topics(machine)
-        self.model.compare(machine)
+        self.model.compare(machine, begins=True)
 
     def wiped(self) -> None:
         """The node's process ended, and its log was in memory."""
@@ -181,7 +189,7 @@ class Oracle(Judge):
         require(len(bodies) == granted.count, f"lease {command.token} of {granted.count} messages with {len(bodies)} bodies")
         for index, body in enumerate(bodies):
             key = queue.messages[granted.qseq + index].key
-            require(body == body_of(*key), f"message {granted.qseq + index} of {queue.name} has the bytes {body!r}")
+            require(not key.client or body == body_of(*key), f"message {granted.qseq + index} of {queue.name} has the bytes {body!r}")
 
     def _answer(self, token: int, offset: int, count: int, verdict: wire.Verdict, durable: int) -> None:
         self.counts[f"told {verdict.name}"] += count
@@ -224,7 +232,7 @@ class Oracle(Judge):
             return
         require(lease.client == client, f"token {token} is used by another client")
         message = self.model.queues[lease.queue].messages[qseq]
-        require(body == body_of(*message.key), f"message {qseq} arrives with the bytes {body!r}")
+        require(not message.key.client or body == body_of(*message.key), f"message {qseq} arrives with the bytes {body!r}")
         held = message.state == LEASED and message.token == token
         require(held or message.how == "deleted", f"message {qseq} is started under {token}, though it is {message.state} {message.token}")
         self._check_repeat(message, token, qseq)

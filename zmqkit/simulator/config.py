@@ -93,6 +93,7 @@ class Config:
     durability: str = "disk"
     keep_values: bool = True
     history: int = 100_000  # max_messages
+    bound: bool = False  # updates under one prefix are also messages of a queue
     topic_sizes: TopicSizes = field(default_factory=TopicSizes)
     drain_max: int = 256
     drift: float = 0.0
@@ -127,7 +128,7 @@ class Config:
         pick = random.choice
         beside = random.random() < 0.25
         world = cls.draw(scheduler).changed(chaos_seconds=pick((2.0, 4.0, 8.0)), messages_max=20, calls_max=20)
-        without = {} if beside else {"producers": 0, "workers": 0, "callers": 0, "both": False}
+        without = {} if beside else {"producers": 0, "workers": 0, "callers": 0, "both": False, "max_messages": 0}
         volatile = not beside and random.random() < 0.1
         kinds = {kind: 1.0 for kind in FAULTS if beside or kind not in QUEUE_FAULTS} | TOPIC_FAULTS
         share = pick((0.2, 0.4, 0.6))
@@ -135,8 +136,10 @@ class Config:
             **without, publishers=pick((1, 2, 2, 3)), readers=pick((1, 2, 3, 4)), topics=pick((1, 1, 2)),
             update_every=pick((0.01, 0.05, 0.05, 0.2)), updates_batch=pick((1, 4, 4, 30)), updates_max=pick((20, 60, 120)),
             deletions=pick((0.1, 0.3)), ttls=pick((0.0, 0.2, 0.5)), named=pick((0.0, 0.3, 1.0)), take_every=pick((0.0, 0.0, 0.03, 0.3)),
-            windows=pick(((1 << 20,), (1, 300, 3_000), (300,), (1 << 20, 500))), durability=pick(("disk", "disk", "memory")),
+            windows=pick(((1 << 20,), (1, 300, 3_000), (300,), (1 << 20, 500))),
+            durability="memory" if volatile else pick(("disk", "disk", "memory")),
             keep_values=volatile or random.random() < 0.8, history=pick((5, 20, 20, 60, 100_000)),
+            bound=random.random() < (0.7 if beside else 0.15),
             topic_sizes=TopicSizes(pick((100, 400, 10**9)), pick((1, 4, 4, 1000)), pick((1, 8)), pick((1, 500, 10**6))),
             disk=world.disk._replace(volatile=volatile), faults=tuple(kind for kind in kinds if random.random() < share),
         )  # fmt: skip

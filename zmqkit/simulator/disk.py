@@ -85,9 +85,8 @@ class Judge:
 class SimLog:
     """The Log of one life of a node."""
 
-    durability = "disk"
-
     def __init__(self, disk: Disk) -> None:
+        self.durability = "memory" if disk.config.volatile else "disk"
         self._disk, self._random = disk, disk.random
         self.node, self.epoch = disk.node, disk.epoch
         self._open = True

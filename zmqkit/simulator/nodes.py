@@ -23,7 +23,7 @@ class WatchedMachine(NodeMachine):
     """Shows the oracle what it gives to its host."""
 
     def __init__(self, log: SimLog, jitter: Callable[[], float]) -> None:
-        super().__init__(log.node, log.epoch, name="sim", durability="disk", jitter=jitter)
+        super().__init__(log.node, log.epoch, name="sim", durability=log.durability, jitter=jitter)
         self.outputs: list[Output] = []
 
     def take(self) -> Output:

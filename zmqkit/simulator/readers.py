@@ -150,8 +150,7 @@ class Reader:
 
     def _join(self, now: float) -> None:
         random, book = self._random, self.books.get(self.role)
-        here = book is not None and book.node == self.process.oracle.topics.node
-        if book is not None and book.position is not None and here and random.random() < 0.7:
+        if book is not None and book.position is not None and random.random() < 0.7:
             self.process.oracle.counts["came back with a position"] += 1
             self.follow(book, Start.POSITION, *book.position)
             return
@@ -265,7 +264,6 @@ class Reader:
         book.position = None
         if batch.whole:
             book.position = self._given = batch.epoch, seq
-            book.node = self.process.machine.node
             self._check(seq, self._log)
 
     def _check(self, seq: int, log: TopicLog) -> None:

@@ -7,6 +7,7 @@
     deleted    -> by the node itself: only a value whose ttl has run out
     state      -> at the node the fold of the log; what it keeps for its subscribers is bounded by their windows
     names      -> never move back, and only to where an application said that it has taken all before
+    bound      -> an update under a bound prefix is one message of that queue, with its value; durable when it is confirmed
 
 What subscribers make of it is checked in `books`.
 """
@@ -17,6 +18,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from zmqkit import records, wire
+from zmqkit.machines.binding import DELETED
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.policy import TopicPolicy
 from zmqkit.machines.topics import Hosted
@@ -56,6 +58,8 @@ class TopicLog:
         self.floor = 1
         self.names: dict[str, tuple[int, int]] = {}
         self.numbers: dict[tuple[bytes, int], int] = {}  # a publisher's own number -> seq
+        self.bindings: dict[str, tuple[str, ...]] = {}  # queue -> prefixes
+        self.bound: dict[tuple[str, int], int] = {}  # queue and update -> position of its message there; 0: it is to come
 
     def put(self, record: records.Put, position: int, epoch: int) -> None:
         require(record.qseq == len(self.updates) + 1, f"update {record.qseq} of {self.name} comes after {len(self.updates)}")
@@ -68,12 +72,20 @@ class TopicLog:
             value, end = (held[0], record.at + held[1]) if isinstance(held, list) else (held, None)
             update = Update(record.qseq + index, key, value, record.at, end, memory, position, epoch)
             self.numbers[number] = update.seq
+            self.bound.update(((queue, update.seq), 0) for queue, prefixes in self.bindings.items() if key.startswith(prefixes))
             self.updates.append(update)
             state = dict(self.states[-1])
             state.pop(key, None)
             if value is not None:
                 state[key] = update
             self.states.append(state)
+
+    def copied(self, queue: str, seq: int, body: bytes, position: int) -> None:
+        """A message of that queue says that it is this update, too."""
+        require(self.bound.get((queue, seq)) == 0, f"update {seq} of {self.name} becomes a message of {queue}, and was none to become one")
+        value = self.updates[seq - 1].value
+        require(body == (DELETED if value is None else value), f"update {seq} of {self.name} becomes {body!r} in {queue}")
+        self.bound[queue, seq] = position
 
     def _ended(self, key: str, record: records.Put) -> None:
         old = self.states[-1].get(key)
@@ -128,8 +140,16 @@ class TopicOracle:
                 for first, count in record.ranges:
                     require(first == log.floor, f"updates from {first} on leave the history of {log.name}, its floor is {log.floor}")
                     log.floor += count
+            case records.Bind():
+                held = tuple(prefix for prefix in log.bindings.get(record.name, ()) if prefix != record.prefix)
+                log.bindings[record.name] = (*held, record.prefix) if record.bound else held
             case records.Mark():
                 log.names[record.name] = record.epoch, record.seq
+
+    def copied(self, position: int, record: records.Put, queue: str) -> None:
+        """What the node puts into a queue by itself: updates that are bound to it."""
+        for body, headers in zip(record.parcel.messages(), record.parcel.unpack_columns()["headers"], strict=True):
+            self.logs[headers["topic"]].copied(queue, headers["seq"], bytes(body), position)
 
     def appended(self, position: int, record: Any, epoch: int) -> None:
         """A new record, not one that is read again."""
@@ -150,17 +170,16 @@ class TopicOracle:
             wrong = [key.number for key in keys if key in self._refused]
             require(not wrong, f"updates {wrong} were refused, and are stored all the same")
 
-    def recovered(self, machine: NodeMachine, lost: list[tuple[records.Record, int, int]] | None) -> None:
-        """Another process has replayed the log. `lost`: what is left of it, if something is missing."""
-        if lost is not None:
-            self.logs, self.by_number = {}, {}
-            for position, (record, _, epoch) in enumerate(lost, 1):
-                if self.concerns(record):
-                    self.apply(position, record, epoch)
-        self._life = machine.core.identity.node, machine.core.identity.epoch
+    def forget(self) -> None:
+        """The log has lost its tail, and is read again. What was stays known as it was then."""
+        self.logs, self.by_number = {}, {}
+
+    def recovered(self, machine: NodeMachine) -> None:
+        """Another process has replayed the log."""
+        self._life = machine.core.identity.node, machine.topics._epoch
         self.lives[self._life] = self.logs
         self.check_promises()
-        self.compare(machine)
+        self.compare(machine, begins=True)
         for log in self.logs.values():
             head = machine.topics.hosted[TOPIC_MARK + log.name].topic.head
             require(head == len(log.updates), f"{log.name} is at {head} after a restart, its log at {len(log.updates)}")
@@ -175,10 +194,6 @@ class TopicOracle:
         """The node kept nothing, and promised nothing beyond its life."""
         self.confirmed.clear()
 
-    @property
-    def node(self) -> bytes:
-        return self._life[0]
-
     def log(self, node: bytes, epoch: int, topic: str) -> TopicLog:
         """The topic as it was, or is, in that life of that node."""
         life = self.lives.get((node, epoch))
@@ -189,7 +204,7 @@ class TopicOracle:
     def good(self, log: TopicLog, epoch: int, seq: int) -> bool:
         """Does that position mean the same update still?"""
         if seq == 0:
-            return True
+            return epoch <= self._life[1]
         life = self.lives.get((self._life[0], epoch), {})
         old = life[log.name].updates if log.name in life else []
         return seq <= min(len(old), len(log.updates)) and old[seq - 1].place == log.updates[seq - 1].place
@@ -235,6 +250,8 @@ class TopicOracle:
             if command.durability != "memory":
                 require(log.updates[seq - 1].position <= durable, f"update {seq} of {topic} is confirmed before it is durable")
                 self.confirmed[key] = seq
+                late = [queue for (queue, number), position in log.bound.items() if number == seq and not 0 < position <= durable]
+                require(not late, f"update {seq} of {topic} is confirmed before it is durable in {late}")
             self.counts[f"updates confirmed, {command.durability}"] += 1
 
     def _reset(self, client: bytes, asked: Asked, reset: wire.Reset, log: TopicLog) -> None:
@@ -318,14 +335,16 @@ class TopicOracle:
 
     # -- the node's machine -----------------------------------------------------------------------------------------------------
 
-    def compare(self, machine: NodeMachine) -> None:
-        """The machine holds what the log says."""
+    def compare(self, machine: NodeMachine, begins: bool = False) -> None:
+        """The machine holds what the log says. `begins`: it has not said yet what it adds to the log."""
         hosted = {name.removeprefix(TOPIC_MARK): hosted for name, hosted in machine.topics.hosted.items()}
         require(hosted.keys() == self.logs.keys(), f"topics {sorted(hosted)}, the log says {sorted(self.logs)}")
         for name, log in self.logs.items():
             topic = hosted[name].topic
             require(topic.next_qseq == len(log.updates) + 1, f"{name} goes on with {topic.next_qseq} behind {len(log.updates)}")
             require(topic.history.floor == log.floor, f"the floor of {name} is {topic.history.floor}, the log says {log.floor}")
+            owed = [case for case, position in log.bound.items() if not position and not begins]
+            require(not owed, f"updates of {name} are no messages yet: {owed}")
             require(topic.names == log.names, f"names of {name}: {topic.names}, the log says {log.names}")
             found = {key: held if isinstance(held, bytes) else held[0] for key, held in topic.values.items()}
             state = log.states[topic.head] if log.policy.keep_values else {}
@@ -376,9 +395,7 @@ def _check_subscribers(hosted: Hosted) -> None:
         if subscriber.cursor + 1 >= history.floor and subscriber.place != history.place_of(subscriber.cursor + 1):
             fail(f"a subscriber of {topic.name} at {subscriber.cursor} reads on at {subscriber.place}")
         if subscriber.sent - subscriber.taken > subscriber.window + FRAME_MAX:
-            fail(
-                f"{subscriber.sent - subscriber.taken} bytes are under way to a subscriber of {topic.name}, it takes {subscriber.window}"
-            )
+            fail(f"{subscriber.sent - subscriber.taken} bytes are under way to a subscriber of {topic.name}, it takes {subscriber.window}")
         grown = [slot for slot in subscriber.__slots__ if isinstance(getattr(subscriber, slot), list | dict | set)]
         if grown:
             fail(f"a subscriber of {topic.name} has a buffer: {grown}")

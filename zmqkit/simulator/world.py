@@ -149,6 +149,8 @@ class World:
         given = {"durability": config.durability, "keep_values": config.keep_values, "max_messages": config.history}
         for topic in self.topics:
             self.asker.ask("topic_declare", topic=topic, policy={**given, **(policy or {})})
+            if config.bound:
+                self.asker.ask("topic_bind", topic=topic, prefix="b.", queue=self.queues[-1])
 
     def _begin_topics(self) -> None:
         """Once all are declared; whoever was to say so may have gone."""
@@ -228,7 +230,7 @@ class World:
     def _strike_topics(self, kind: str, random: Random, lasts: int) -> None:
         readers = [reader for client in self.clients.values() for reader in client.applications if isinstance(reader, Reader)]
         if kind == "declare topic":
-            changes = {"max_messages": random.choice((5, 20, 60)), "durability": random.choice((None, "memory", self.config.durability))}
+            changes = {"max_messages": random.choice((5, 20, 60)), "durability": random.choice((None, "memory"))}
             self._declare_topics(changes)
         elif kind == "look at topics":
             self.asker.ask("topic_info", topic=random.choice(self.topics))
