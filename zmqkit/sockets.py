@@ -171,6 +171,8 @@ def open_clone_setter(context: Context, address: str, publishes: bool) -> tuple[
     """On its way to a Clone server's collector, which is a PULL, or a SUB for who `publishes`; and its monitor."""
     setter = context.socket(zmq.XPUB if publishes else zmq.PUSH)  # an XPUB learns when the collector has subscribed
     _set_limits(setter)
+    if publishes:
+        setter.xpub_nodrop = True  # what finds no room is to wait here, not to vanish
     setter, monitor = _connected(setter, next_port(address, 2), immediate=True)
     return [setter], monitor
 
