@@ -23,7 +23,9 @@ LEASES, SETTLING, MEMORY = "test_machine_leasing.py::", "test_machine_settling.p
 STORY = "test_sim_stories.py::"
 CALLS, KEYS, LIMITS = "test_machine_calls.py::", "test_machine_calls_keys.py::", "test_machine_calls_limits.py::"
 CALLER, REQUESTS, CALL_STORY = "test_client_calls.py::", "test_client_requests.py::", "test_sim_call_stories.py::"
+TOPICS, FOLLOWERS, TOPIC_STORY = "test_machine_topics.py::", "test_topic_following.py::", "test_sim_topic_stories.py::"
 AT_CALLS = "machines/calls.py"
+TOPIC, AT_TOPICS, FANOUT, FOLLOWING = "machines/topic.py", "machines/topics.py", "machines/fanout.py", "machines/following.py"
 NODE, PUBLISHING, LEASING = "machines/node.py", "machines/publishing.py", "machines/leasing.py"
 
 RULES = [
@@ -361,5 +363,117 @@ RULES = [
         "R-C6 kept", "One long call keeps no answers of others.",
         LIMITS + "test_one_long_call_keeps_no_answers_of_others",
         AT_CALLS, "        caller.arrived(command.replied)\n        known", "        known",
+    ),
+    Rule(
+        "R-T1", "A piece of a snapshot is cut from the present state, and only for a cursor that is there, too.",
+        TOPIC_STORY + "test_rt1_who_joins_during_updates_has_the_same_state_as_who_was_there",
+        FANOUT, "            elif subscriber.place < history.end:", "            elif subscriber.place < history.end and not subscriber.left:",
+    ),
+    Rule(
+        "R-T1 cut", "A snapshot that its link did not finish is no base: it is told anew.",
+        TOPIC_STORY + "test_rt1_a_snapshot_that_its_link_did_not_finish_is_told_anew_and_nothing_of_the_first_is_left",
+        FOLLOWING, "NO_POSITION if self.based and self.scope == Scope.ALL else (self.epoch, self.seq)", "self.epoch, self.seq",
+    ),
+    Rule(
+        "R-T1 gone", "What a new snapshot does not name is deleted, by events.",
+        TOPIC_STORY + "test_rt3_a_reader_that_lived_through_it_forgets_what_was_lost_by_events",
+        FOLLOWING, "            gone, self.stale = list(self.stale), {}", "            gone, self.stale = list[str](), {}",
+    ),
+    Rule(
+        "R-T1 fresh", "A prefix that is added comes whole, also before the first answer.",
+        TOPIC_STORY + "test_a_prefix_that_is_added_before_the_node_has_answered_comes_whole_all_the_same",
+        FANOUT, "            self._begin(subscriber, topic.head, fresh)", "            self._begin(subscriber, topic.head, ())",
+    ),
+    Rule(
+        "R-T1 kept", "The log keeps what gives the state its values, below the history.",
+        TOPIC_STORY + "test_the_state_is_swept_into_the_log_and_stands_there_after_a_restart",
+        "machines/keeping.py", "        if not self._topic.policy.keep_values or last <= self.swept:", "        if True:",
+    ),
+    Rule(
+        "R-T1 swept", "A sweep takes away what it has told anew, and no piece of itself.",
+        TOPICS + "test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_crashes",
+        "machines/keeping.py", "            if body.seq < record.seq or (body.seq == record.seq and body.kind == UPDATES):",
+        "            if body.seq <= record.seq:",
+    ),
+    Rule(
+        "R-T1 ttl", "A value whose ttl runs out is deleted by an update.",
+        TOPIC_STORY + "test_a_ttl_that_runs_out_while_the_node_is_down_ends_when_it_is_back",
+        TOPIC, "                heappush(self.ends, (at + value[1], key))\n", "",
+    ),
+    Rule(
+        "R-T1 renewed", "A value that an update on its way renews does not end by the old one's ttl.",
+        TOPIC_STORY + "test_a_value_that_is_renewed_while_the_disk_hangs_does_not_end_with_the_old_one",
+        AT_TOPICS, "                others = self._on_their_way(topic)\n", "                others = set[str]()\n",
+    ),
+    Rule(
+        "R-T1 ended", "A value that has ended is told to nobody, though its deletion waits for the disk.",
+        TOPIC_STORY + "test_a_value_whose_end_waits_for_the_disk_is_told_to_nobody",
+        TOPIC, "        if tuple in set(map(type, values)):", "        if self.ends:",
+    ),
+    Rule(
+        "R-T2", "A full window stops the cursor.",
+        TOPIC_STORY + "test_rt2_a_slow_reader_that_the_floor_overtakes_is_told_what_it_misses_and_slows_nobody",
+        FANOUT, "        return self.sent - self.taken < self.window", "        return True",
+    ),
+    Rule(
+        "R-T2 gap", "A cursor that the floor has passed is told what it misses, and gets a snapshot.",
+        FOLLOWERS + "test_who_falls_behind_the_history_is_told_and_gets_a_new_snapshot_with_deletions",
+        FANOUT, "            if subscriber.cursor + 1 < history.floor:", "            if False:",
+    ),
+    Rule(
+        "R-T2 again", "Who misses more because its snapshot was cut is told that, too.",
+        TOPIC_STORY + "test_rt2_who_missed_updates_and_lost_its_new_snapshot_is_told_that_it_misses_more",
+        FOLLOWING, "Scope.NONE, (), Start.POSITION", "Scope.NONE, (), self.start",
+    ),
+    Rule(
+        "R-T2 link", "What was to be taken when a link broke is no part of the next one's window.",
+        TOPIC_STORY + "test_what_was_still_to_be_taken_when_the_link_broke_does_not_close_the_window_of_the_next",
+        FOLLOWING, "        self.taken -= self.received ", "        self.taken = 0 ",
+    ),
+    Rule(
+        "R-T3", "A position in a tail that was lost means nothing, even when its number is given again.",
+        TOPIC_STORY + "test_rt3_a_position_in_a_tail_that_was_lost_is_a_gap_even_when_its_number_is_given_again",
+        TOPIC, "        return all(seq <= last for began, last in self.epochs if began > epoch)", "        return True",
+    ),
+    Rule(
+        "R-T4", "Nobody is told of an update before it is durable.",
+        TOPIC_STORY + "test_rt4_nobody_is_told_before_the_disk_has_it",
+        AT_TOPICS, "        core.waiting.append((position, topic, topic.landing(record, position)))\n        return position",
+        "        self.land(topic.number, topic.landing(record, position))\n        return position",
+    ),
+    Rule(
+        "R-T4 order", "Updates count in the order of their numbers, whatever they wait for.",
+        TOPIC_STORY + "test_updates_behind_some_that_wait_for_the_disk_wait_too_though_the_topic_is_in_memory_by_now",
+        AT_TOPICS, ' and topic.history.next_seq == record.qseq:', ":",
+    ),
+    Rule(
+        "R-T4 prev", "An update that does not follow what a subscriber knows is not applied.",
+        FOLLOWERS + "test_an_update_that_does_not_follow_what_we_know_is_not_applied_but_asked_for_again",
+        FOLLOWING, "        if not self.based or live.prev != self.seq:", "        if not self.based:",
+    ),
+    Rule(
+        "R-T4 idle", "A subscriber whom nothing concerns learns how far it is.",
+        FOLLOWERS + "test_prefixes_come_and_go",
+        FANOUT, "subscriber.round is None:\n            self._tell_at(subscriber)", "subscriber.round is None:\n            pass",
+    ),
+    Rule(
+        "R-T5", "A named position never moves back.",
+        FOLLOWERS + "test_a_name_keeps_the_position_and_belongs_to_the_newest",
+        FANOUT, " or seq > kept[1] else", " or True else",
+    ),
+    Rule(
+        "R-T5 newest", "A name belongs to the newest subscription that uses it.",
+        TOPIC_STORY + "test_rt5_a_name_belongs_to_the_newest_and_the_older_one_moves_it_no_more",
+        FANOUT, "        if subscriber is None or self._named.get(subscriber.name) is not subscriber or not", "        if subscriber is None or not",
+    ),
+    Rule(
+        "R-T5 whole", "An update between the pieces of a snapshot is no position.",
+        FOLLOWERS + "test_an_update_between_pieces_of_a_snapshot_is_no_position_to_keep",
+        FOLLOWING, "updates.plain, False, self.loaded)", "updates.plain, False, True)",
+    ),
+    Rule(
+        "R-T5 link", "A position that is to be kept is said again on each link.",
+        FOLLOWERS + "test_a_kept_position_is_said_again_on_each_link",
+        FOLLOWING, "                sends.append(wire.Pos(self._number, *subscription.kept))\n", "                pass\n",
     ),
 ]  # fmt: skip

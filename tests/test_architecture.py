@@ -20,7 +20,7 @@ FLOOR = {
     **dict.fromkeys(("wire", "framing", "fields", "parcel", "updates", "codec", "records"), 2),
     **dict.fromkeys(("sockets", "security", "discovery", "journal"), 2),
     **dict.fromkeys(("machines", "gateways"), 3),
-    **dict.fromkeys(("host", "reactor", "ports", "bridge", "simulator"), 4),
+    **dict.fromkeys(("host", "reactor", "ports", "bridge", "clone_bridge", "clone_outward", "simulator"), 4),
     "handles": 5,
     **dict.fromkeys(("aio", "tasks"), 6),
     "cli": 7,
@@ -32,7 +32,7 @@ PURE_MODULES = {
     *("__future__", "abc", "array", "bisect", "collections", "dataclasses", "enum"),
     *("functools", "heapq", "itertools", "math", "operator", "struct", "typing"),
 }
-PURE_ROOMS_BELOW = {"errors", "wire", "framing", "parcel", "updates", "records", "machines"}
+PURE_ROOMS_BELOW = {"errors", "fields", "wire", "framing", "parcel", "updates", "records", "machines"}
 # An outside module -> the rooms that may import it. `cli.bench_raw…` measure plain pyzmq beside zmqkit, so they need zmq itself.
 MAY_IMPORT = {
     "zmq": {"sockets", "security", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},

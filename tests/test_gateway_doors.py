@@ -51,7 +51,7 @@ class Deaf(Raw):
 class Bench:
     def __init__(self) -> None:
         self.gateway = Gateway()
-        self.port = GatewayPort(self.gateway)
+        self.port = GatewayPort(self.gateway, lambda socket, wanted: None)
         self.doors = self.port.doors
         self.context: sockets.Context = zmq.Context()
         socket, self.endpoint = sockets.open_foreign_router(self.context, "tcp://127.0.0.1:*")
@@ -107,7 +107,9 @@ def test_what_a_slow_peer_has_not_read_waits_and_comes_in_order(bench: Bench) ->
             assert bench.send(b"slow", b"%d" % number, BODY) is None
         for number in range(count):
             while (frames := peer.heard(0.01)) is None:
-                assert not bench.turn(ports.RETRY_SECONDS_MAX)
+                waited = bench.waiting(b"slow")
+                said = bench.turn(ports.RETRY_SECONDS_MAX)
+                assert said == (waited > 0 and not bench.waiting(b"slow")), "a gateway may wait for that to go on"
             assert frames == [b"%d" % number, BODY]
         bench.turn(ports.RETRY_SECONDS_MAX)
         assert bench.doors.retry_at == inf and not bench.doors._unread and not bench.gateway.dropped
@@ -173,7 +175,7 @@ def test_who_does_not_read_is_tried_less_and_less_often_and_at_once_when_there_i
 def test_what_waits_goes_with_the_doors(bench: Bench) -> None:
     with bench.peer(b"deaf"):
         bench.fill(b"deaf")
-        bench.doors.close(lambda socket: None)
+        bench.doors.close()
         assert not bench.waiting(b"deaf") and bench.doors.retry_at == inf and not bench.doors.drain({}, bench.now)
 
 
@@ -186,3 +188,13 @@ def test_only_so_many_are_tried_at_once_and_then_the_next(bench: Bench, monkeypa
             while slow.heard(0.01) is None:
                 bench.turn(ports.RETRY_SECONDS_MAX)
         assert bench.waiting(b"deaf") == 1
+
+
+def test_a_door_that_is_paused_is_not_listened_to_until_it_is_not_or_closes(bench: Bench) -> None:
+    heard: list[bool] = []
+    bench.doors._listen = lambda socket, wanted: heard.append(wanted)
+    for paused in (True, True, False, False, True):
+        bench.doors.pause(0, paused)
+    assert heard == [False, True, False]
+    bench.doors.close()
+    assert heard[3:] == [True, False], "whoever closes must not forget it twice"

@@ -83,7 +83,21 @@ def test_an_update_is_confirmed_like_a_put_and_told_once_it_is_durable() -> None
 
 
 @pytest.mark.parametrize(
-    "body", [b"x", b"\xa1a", b"\xa0\xc4\x01x", b"\x01\xc4\x01x", b"\xa1a\x05", b"\xa1a\x92\xc4\x01x\x00", b"\xdd\xff\xff\xff\xff"]
+    "body",
+    [
+        b"x",
+        b"\xa1a",
+        b"\xa0\xc4\x01x",
+        b"\x01\xc4\x01x",
+        b"\xa1a\x05",
+        b"\xa1a\x92\xc4\x01x\x00",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xa1a\x92\xc4\x01x\xc0",
+        b"\xa1a\x93\xc4\x01x\xc0\xc4\x00",
+        b"\xa1a\x93\xc4\x01x\xc0\xc0",
+        b"\xa1a\x93\xc0\xc0\xc4\x01n",
+        b"\xa1a\x94\xc4\x01x\x01\xc4\x01n\xc0",
+    ],
 )
 def test_what_are_no_updates_is_refused_and_harms_nobody(body: bytes) -> None:
     bench = TopicNode()
@@ -118,6 +132,27 @@ def test_a_ttl_that_ends_while_the_node_is_down_ends_when_it_is_back() -> None:
     back = bench.again()
     back.wait(0.2)
     assert back.state() == {}
+
+
+def test_a_note_is_told_with_its_value_also_late_and_after_a_restart_and_goes_with_it() -> None:
+    bench = TopicNode()
+    producer, early = bench.connect("p"), bench.connect("e")
+    bench.sub(early)
+    messages = [message("a", b"1", None, b"note"), message("b", b"2", 5.0, b"more"), message("c", b"3", 5.0)]
+    bench.say(producer, wire.Put(MARKED, 1, 3, 1, Parcel.of(messages)))
+    (live,) = bench.hear(early, wire.Live)
+    assert Updates.read(live.parcel).values == [[b"1", None, b"note"], [b"2", 5.0, b"more"], [b"3", 5.0]]
+    bench.wait(2.0)
+    back = bench.again()
+    late = back.connect("l")
+    back.sub(late)
+    (chunk,) = back.hear(late, wire.Chunk)
+    left = pytest.approx(2.9)
+    assert unpacked(chunk.parcel)[:2] == (["a", "b", "c"], [[b"1", None, b"note"], [b"2", left, b"more"], [b"3", left]])
+    back.wait(3.1)
+    assert back.state() == {"a": b"1"}
+    back.publish(back.connect("q"), 1, ("a", b"2"))
+    assert back.topic.values == {"a": b"2"}
 
 
 @pytest.mark.parametrize("snapshot", [False, True])

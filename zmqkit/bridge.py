@@ -7,7 +7,6 @@ its name, and what its foreign workers offer are services of its own. Bodies: on
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections import Counter, deque
@@ -387,13 +386,6 @@ def _packed(frames: Frames) -> bytes:
 def _frames(body: bytes) -> Frames:
     """A body as a peer that knows bytes only may read it. Raises Undecodable."""
     value = codec.unpack(body)
-    if isinstance(value, bytes):
-        return [value]
     if isinstance(value, list) and value and all(isinstance(item, bytes) for item in value):
         return value
-    if isinstance(value, str):
-        return [value.encode(errors="replace")]
-    try:
-        return [json.dumps(value, ensure_ascii=False, default=lambda item: bytes(item).decode(errors="replace")).encode(errors="replace")]
-    except (TypeError, ValueError, RecursionError) as error:
-        raise codec.Undecodable(f"no JSON can be made of it: {error}") from None
+    return [codec.plain(value)]

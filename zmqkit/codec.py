@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import types
 import typing
 from collections.abc import Callable
@@ -28,6 +29,19 @@ _REPR.maxstring = _REPR.maxother = 4 * _SHOWN_CHARS
 
 class Undecodable(ValueError):
     """These bytes are no body, or none of the wanted type."""
+
+
+def plain(value: Any) -> bytes:
+    """A body as a peer that knows bytes only may read it: bytes as they are, a text as UTF-8, anything else as JSON. Raises Undecodable."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode(errors="replace")
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=lambda item: bytes(item).decode(errors="replace"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Undecodable(f"no JSON can be made of it: {error}") from None
+    return text.encode(errors="replace")
 
 
 def packer() -> Callable[[Any], bytes]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from zmqkit.gateways.clients import FRAME_BYTES, size_of
 from zmqkit.machines.link import ClientMachine
-from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive
+from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive, writable
 from zmqkit.wire import Command
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
@@ -63,19 +63,21 @@ class Unread:
 
 
 class Doors:
-    """The foreign sockets of a gateway: ROUTERs that are bound; or one DEALER on a connection, whose only peer is b"".
+    """The foreign sockets of a gateway: such as are bound and know their peers; or some on a connection, whose only peer is b"".
 
     A ROUTER never tells that a peer reads again, so what waits for one is tried from time to time.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, listen: Callable[[Socket, bool], None]) -> None:
         self.gateway = gateway
+        self._listen = listen  # be told when that socket can be read, or no more
+        self._deaf: dict[int, None] = {}
         self._unread: dict[tuple[int, bytes], Unread] = {}
         self._unread_bytes = 0
         self._retry_seconds = RETRY_SECONDS
         self.retry_at = inf
         self.sockets: list[Socket] = []
-        self.monitor: Socket | None = None  # of the DEALER
+        self.monitor: Socket | None = None  # of the last one, where they are on their way to somebody
         self.connected = False  # it was heard, and not cut since
 
     def drain(self, heard: dict[Any, int], moment: float) -> bool:
@@ -100,12 +102,32 @@ class Doors:
                 self.gateway.cut(reason != NEVER_UP, moment)
         return spoke
 
-    def close(self, forget: Callable[[Socket], None], linger_ms: int = 0) -> None:
-        """`forget` each socket first. What was said last may still go out for so long, if there is a connection to go by."""
+    def pause(self, door: int, paused: bool) -> None:
+        """Read nothing there meanwhile, so that its peers have to wait."""
+        if paused != (door in self._deaf):
+            self._listen(self.sockets[door], not paused)
+            if paused:
+                self._deaf[door] = None
+            else:
+                del self._deaf[door]
+
+    def writable(self) -> bool:
+        """Of a connection: something can be sent by it."""
+        return bool(self.sockets) and writable(self.sockets[0])
+
+    def unread(self, door: int, peer: bytes) -> int:
+        """Bytes that wait for this peer to read."""
+        unread = self._unread.get((door, peer))
+        return unread.bytes if unread is not None else 0
+
+    def close(self, linger_ms: int = 0) -> None:
+        """What was said last may still go out for so long, if there is a connection to go by."""
+        for door in list(self._deaf):
+            self.pause(door, False)
         for socket in [*self.sockets, *([self.monitor] if self.monitor is not None else [])]:
-            forget(socket)
+            self._listen(socket, False)
         for socket in self.sockets:
-            if self.monitor is not None:
+            if self.monitor is not None and socket is self.sockets[-1]:
                 close_dealer(socket, self.monitor, linger_ms if self.connected else 0)
             else:
                 socket.close()
@@ -154,8 +176,8 @@ class Doors:
         return None
 
     def _retry(self, moment: float) -> bool:
-        """Has anybody gone?"""
-        before, gone = self._unread_bytes, False
+        """Has anybody gone, or read all?"""
+        before, peers = self._unread_bytes, len(self._unread)
         for place in list(islice(self._unread, RETRY_PEERS_MAX)):
             unread = self._unread[place]
             reason = self._send_unread(place, unread)
@@ -163,12 +185,11 @@ class Doors:
                 del self._unread[place]
                 self._unread[place] = unread  # behind the others
             elif reason is not None:
-                gone = True
                 self._give_up(place, unread, reason, untold=len(unread.messages))
                 self.gateway.gone(*place, moment)
         self._retry_seconds = RETRY_SECONDS if self._unread_bytes < before else min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
         self.retry_at = moment + self._retry_seconds if self._unread else inf
-        return gone
+        return len(self._unread) < peers
 
 
 class Port:
@@ -187,8 +208,8 @@ class Port:
 class GatewayPort(Port):
     """A gateway's link to the host in this reactor, and its doors."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self.doors = Doors(gateway)
+    def __init__(self, gateway: Gateway, listen: Callable[[Socket, bool], None]) -> None:
+        self.doors = Doors(gateway, listen)
         super().__init__(gateway, None)
 
     @property

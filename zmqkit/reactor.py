@@ -33,8 +33,6 @@ from zmqkit.sockets import (
     deliver,
     doubt,
     open_dealer,
-    open_foreign_dealer,
-    open_foreign_router,
     open_router,
     readable,
     receive,
@@ -125,31 +123,34 @@ class Reactor:
     def attach(self, application: Application, endpoint: str | None) -> None:
         self._ports.append(Port(application, endpoint))
 
-    def attach_gateway(self, gateway: Gateway, endpoints: list[str]) -> tuple[GatewayPort, list[str]]:
-        """Give it doors for foreign peers: a ROUTER at each endpoint. Returns the real ones too. Raises AddressInUse, Error."""
+    def attach_gateway(self, gateway: Gateway, opened: Callable[[Context], list[tuple[Socket, str]]]) -> tuple[GatewayPort, list[str]]:
+        """Give it doors for foreign peers. Returns where they really are, too. Raises AddressInUse, Error."""
         port = self.attach_outward(gateway)
-        bound = []
-        for endpoint in endpoints:
-            socket, real = open_foreign_router(self._context, endpoint)
+        doors = opened(self._context)
+        for socket, _ in doors:
             port.doors.sockets.append(socket)
+            self._listen(socket, True)
+        return port, [endpoint for _, endpoint in doors]
+
+    def _listen(self, socket: Socket, wanted: bool) -> None:
+        if wanted:
             self._poller.register(socket, zmq.POLLIN)
-            bound.append(real)
-        return port, bound
+        else:
+            self._poller.unregister(socket)
 
     def attach_outward(self, gateway: Gateway) -> GatewayPort:
         """One that connects to a foreign broker, by `reopen`."""
-        port = GatewayPort(gateway)
+        port = GatewayPort(gateway, self._listen)
         self._ports.append(port)
         gateway.machine.start(now())
         return port
 
-    def reopen(self, port: GatewayPort, endpoint: str, routing_id: bytes) -> None:
-        """Leave the foreign broker, if it is there, and come back under that routing id. On the I/O thread."""
-        port.doors.close(self._poller.unregister)
-        socket, port.doors.monitor = open_foreign_dealer(self._context, endpoint, routing_id)
-        port.doors.sockets = [socket]
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(port.doors.monitor, zmq.POLLIN)
+    def reopen(self, port: GatewayPort, opened: Callable[[Context], tuple[list[Socket], Socket]]) -> None:
+        """Leave the foreign peer, if it is there, and come back by these sockets and their monitor. On the I/O thread."""
+        port.doors.close()
+        port.doors.sockets, port.doors.monitor = opened(self._context)
+        for socket in (*port.doors.sockets, port.doors.monitor):
+            self._listen(socket, True)
 
     def detach(self, port: GatewayPort) -> None:
         """Leave the foreign broker for good: what was said last still goes out. On the I/O thread, by `call`."""
@@ -383,7 +384,7 @@ class Reactor:
             log.exception("while closing")
         self._disconnect(port, linger_ms)
         if isinstance(port, GatewayPort):
-            port.doors.close(self._poller.unregister, GOODBYE_LINGER_MS)
+            port.doors.close(GOODBYE_LINGER_MS)
 
 
 # What an application had checked when it said it, and nobody changes any more. All else (reasons, questions, answers) is read as if it had

@@ -23,6 +23,9 @@ Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 
 FOREIGN_HWM_MESSAGES = 64  # each of them may be 1 MiB or more: what is not read yet waits at us, where its bytes are counted
+CLONE_TRIES = 20  # to find three free ports in a row
+STREAM_STALL_MS = 30_000
+CLONE_HWM_MESSAGES = 100_000  # more than that behind, and we begin anew
 DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
@@ -64,18 +67,65 @@ def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, lis
 def _bound(socket: Socket, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
     socket.router_mandatory = True  # a peer that is gone is an error (EHOSTUNREACH), not a silent drop
     socket.router_handover = False  # nobody takes over another's routing id
-    bound = []
-    for endpoint in endpoints:
+    return socket, [_bind(socket, endpoint) for endpoint in endpoints]
+
+
+def _bind(socket: Socket, endpoint: str) -> str:
+    """Where it really is."""
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        if error.errno == zmq.EADDRINUSE:
+            raise AddressInUse(endpoint) from None
+        todo = "give an address of this machine, like tcp://127.0.0.1:5555"
+        raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
+    return socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+def open_foreign_routers(context: Context, endpoints: Iterable[str]) -> list[tuple[Socket, str]]:
+    """A door for each endpoint, and where it really is. Raises as `open_router`."""
+    opened: list[tuple[Socket, str]] = []
+    try:
+        for endpoint in endpoints:
+            opened.append(open_foreign_router(context, endpoint))
+    except Error:
+        _close_all(opened)
+        raise
+    return opened
+
+
+def open_clone_doors(context: Context, endpoint: str) -> list[tuple[Socket, str]]:
+    """A ROUTER there, and connections of any kind at the next two ports. Raises as `open_router`."""
+    host, _, port = endpoint.rpartition(":")
+    for tries_left in reversed(range(CLONE_TRIES)):
+        opened = [open_foreign_router(context, endpoint)]
+        first = int(opened[0][1].rpartition(":")[2])
         try:
-            socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            if error.errno == zmq.EADDRINUSE:
-                raise AddressInUse(endpoint) from None
-            todo = "give an address of this machine, like tcp://127.0.0.1:5555"
-            raise Error(f"cannot listen at {endpoint}: {error.strerror}; {todo}") from None
-        bound.append(socket.get_string(zmq.LAST_ENDPOINT).rstrip("\0"))
-    return socket, bound
+            for number in (first + 1, first + 2):
+                opened.append(open_stream(context, f"{host}:{number}"))
+            return opened
+        except Error:
+            _close_all(opened)
+            if port != "0" or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _close_all(opened: Iterable[tuple[Socket, str]]) -> None:
+    for socket, _ in opened:
+        socket.close(linger=0)
+
+
+def open_stream(context: Context, endpoint: str) -> tuple[Socket, str]:
+    """TCP without ZeroMQ on it, for peers to whom we speak ZMTP by hand. Raises as `open_router`."""
+    socket = context.socket(zmq.STREAM)
+    _set_limits(socket)
+    socket.sndhwm = socket.rcvhwm = FOREIGN_HWM_MESSAGES
+    socket.linger = ROUTER_LINGER_MS
+    socket.tcp_maxrt = STREAM_STALL_MS  # nothing but that ends the connection of a peer whose buffers are full
+    real = _bind(socket, endpoint)
+    return socket, real
 
 
 def open_foreign_router(context: Context, endpoint: str) -> tuple[Socket, str]:
@@ -95,6 +145,39 @@ def open_foreign_dealer(context: Context, endpoint: str, routing_id: bytes) -> t
     if routing_id:
         socket.setsockopt(zmq.ROUTING_ID, routing_id)
     return _connected(socket, endpoint)
+
+
+def open_foreign_link(context: Context, endpoint: str, routing_id: bytes) -> tuple[list[Socket], Socket]:
+    """That alone."""
+    dealer, monitor = open_foreign_dealer(context, endpoint, routing_id)
+    return [dealer], monitor
+
+
+def open_clone_follower(context: Context, address: str, prefixes: Iterable[bytes]) -> tuple[list[Socket], Socket]:
+    """On their way to a Clone server: a DEALER for snapshots, a SUB for updates, and the monitor of the SUB."""
+    dealer, monitor = open_foreign_dealer(context, address, b"")
+    dealer.disable_monitor()
+    monitor.close(linger=0)
+    updates = context.socket(zmq.SUB)
+    _set_limits(updates)
+    updates.rcvhwm = CLONE_HWM_MESSAGES
+    for prefix in prefixes:
+        updates.subscribe(prefix)
+    updates, monitor = _connected(updates, next_port(address, 1))
+    return [dealer, updates], monitor
+
+
+def open_clone_setter(context: Context, address: str, publishes: bool) -> tuple[list[Socket], Socket]:
+    """On its way to a Clone server's collector, which is a PULL, or a SUB for who `publishes`; and its monitor."""
+    setter = context.socket(zmq.XPUB if publishes else zmq.PUSH)  # an XPUB learns when the collector has subscribed
+    _set_limits(setter)
+    setter, monitor = _connected(setter, next_port(address, 2), immediate=True)
+    return [setter], monitor
+
+
+def next_port(address: str, step: int) -> str:
+    head, _, port = address.rpartition(":")
+    return f"{head}:{int(port) + step}"
 
 
 _TCP = re.compile(r"tcp://(\[[^\[\]\s]+\]|[^\[\]\s/@*:]+):([0-9]{1,5})")
@@ -120,12 +203,12 @@ def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
     return _connected(socket, endpoint)
 
 
-def _connected(socket: Socket, endpoint: str) -> tuple[Socket, Socket]:
+def _connected(socket: Socket, endpoint: str, immediate: bool = False) -> tuple[Socket, Socket]:
     # LINGER 0 stays: in doubt nothing of a link may leave any more, the next link says it again.
     # A link is one connection: a DEALER that reconnects alone sends on, without the lost part. Long before this hour is over the monitor
     # has told of the end, and the socket is closed. Not -1: then libzmq throws away what came before that end and was not read yet.
     socket.reconnect_ivl = 3_600_000
-    socket.immediate = False  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
+    socket.immediate = immediate  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
     monitor = socket.get_monitor_socket(sum(IN_DOUBT))
     try:
         socket.connect(endpoint)
@@ -142,11 +225,16 @@ def close_dealer(socket: Socket, monitor: Socket, linger_ms: int = 0) -> None:
 
 
 # pyzmq's flags are enums whose arithmetic in Python costs more than the call; its multipart helpers do it per frame.
-_POLLIN = int(zmq.POLLIN)
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _send = PlainSocket.send  # pyzmq's own adds what drafts of ZeroMQ need
 _FRAMES_MAX = 8  # of one message that are kept: no command has more, so what has is refused by its number
 FOREIGN_FRAMES_MAX = 1000  # of a message in another protocol
+
+
+def writable(socket: Socket) -> bool:
+    """A message would leave, or wait in a pipe to somebody."""
+    return bool(zmq_poll([(socket, _POLLOUT)], 0))
 
 
 def readable(socket: Socket) -> bool:

@@ -5,6 +5,8 @@ Each message is a msgpack text, the key, and behind it
     bin              the encoded value
     nil              the key is deleted
     [bin, seconds]   the value, and how long it holds
+    [bin, seconds or nil, bin]
+                     the same with a note: what a gateway has to remember of the value, and nobody else looks into
 
 So a node learns the keys of a whole batch in one call, and never decodes a value. Messages stand one behind the other, so
 batches are joined by joining their bytes.
@@ -13,6 +15,7 @@ batches are joined by joining their bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from operator import add
 from struct import Struct
 from typing import Any
@@ -25,9 +28,12 @@ from zmqkit.wire import NAME_BYTES_MAX
 
 KEY_CHARS_MAX = 255
 UPDATES_BYTES_MAX = PARCEL_BYTES_MAX - 64  # so that one may come in a snapshot, where its ttl takes more
+NOTE_BYTES_MAX = 8 * 1024
 PIECE_KEYS, PIECE_BYTES = 1000, 256 * 1024  # of a state that is told in pieces
 ALL = ("",)  # the prefixes of every key
 Held = bytes | None | list[Any]  # a value as it stands in a batch
+Kept = tuple[bytes, float] | tuple[bytes, float, bytes]  # one with an end or a note as a state keeps it: with the moment of its end, or inf
+Value = bytes | Kept
 
 _ARRAY = Struct(">BI")  # msgpack's header of an array with up to 2^32 items
 _PLAIN, _KINDS = {bytes}, {bytes, type(None), list}
@@ -84,9 +90,27 @@ class Updates(Parcel):
         return bytes(mask), Updates.make([keys[index] for index in chosen], [values[index] for index in chosen])
 
 
-def message(key: str, value: bytes | None, ttl: float | None = None) -> bytes:
+def message(key: str, value: bytes | None, ttl: float | None = None, note: bytes = b"") -> bytes:
     """One update, encoded. `value` None: the key is deleted."""
-    return _pack(key) + _pack(value if ttl is None else [value, ttl])  # type: ignore[no-any-return]
+    held = [value, ttl, note] if note else value if ttl is None else [value, ttl]
+    return _pack(key) + _pack(held)  # type: ignore[no-any-return]
+
+
+def plain_value(value: bytes) -> bytes:
+    """A value that is nothing but bytes, encoded."""
+    return _pack(value)  # type: ignore[no-any-return]
+
+
+def kept(held: list[Any], at: float) -> Kept:
+    """What a state keeps of a value with an end or a note that came at that time."""
+    end = inf if held[1] is None else at + held[1]
+    return (held[0], end) if len(held) == 2 else (held[0], end, held[2])
+
+
+def told(value: Kept, now: float) -> list[Any] | None:
+    """The inverse. None: it has ended."""
+    left = None if value[1] == inf else value[1] - now
+    return [value[0], left, *value[2:]] if left is None or left > 0 else None
 
 
 def messages(keys: Sequence[str], values: Iterable[Any], pack: Callable[[Any], bytes]) -> list[bytes]:
@@ -142,4 +166,9 @@ def _unpack(data: Buffer) -> list[Any]:
 
 
 def _holds(value: list[Any]) -> bool:
-    return len(value) == 2 and type(value[0]) is bytes and type(value[1]) in (int, float) and 0 < value[1] <= SECONDS_MAX
+    if len(value) == 3 and (type(value[2]) is not bytes or not 0 < len(value[2]) <= NOTE_BYTES_MAX):
+        return False
+    if not 2 <= len(value) <= 3 or type(value[0]) is not bytes:
+        return False
+    seconds = value[1]
+    return len(value) == 3 if seconds is None else type(seconds) in (int, float) and 0 < seconds <= SECONDS_MAX

@@ -245,11 +245,13 @@ class Node(Peer):
     """
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
-                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False) -> None:  # fmt: skip
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
+                 clone_topic: str = "clone") -> None:  # fmt: skip
         super().__init__()
         self._open: Callable[[], node.Node] = partial(
-            node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic
-        )
+            node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
+            clone_topic=clone_topic,
+        )  # fmt: skip
         self._twin: node.Node | None = None
 
     @classmethod
@@ -280,7 +282,7 @@ class Node(Peer):
 
     @property
     def gateways(self) -> dict[str, list[str]]:
-        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers]}."""
+        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers], "clone": [of snapshots]}."""
         return self._peer.gateways
 
     @property

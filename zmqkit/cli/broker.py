@@ -33,24 +33,29 @@ LEVELS = ["debug", "info", "warning", "error"]
               help="Where clients and workers of the Paranoid Pirate protocol find a queue (6/PPP).")  # fmt: skip
 @click.option("--titanic", is_flag=True,
               help="Keep requests on disk until they are answered: three services for clients of 9/TSP and ours.")  # fmt: skip
+@click.option("--clone", metavar="ENDPOINT",
+              help="Where Clone clients ask for snapshots (12/CHP); updates leave and come at the next two ports.")  # fmt: skip
+@click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
 def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, mdp: str | None,
-           ppp: tuple[str, str] | None, titanic: bool, insecure: bool, log_level: str) -> None:  # fmt: skip
+           ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, insecure: bool,
+           log_level: str) -> None:  # fmt: skip
     """Host queues until SIGTERM.
 
-    Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND` and `titanic` if these were
-    asked for. SIGTERM or Ctrl-C ends it in order: what was confirmed is on disk, leases are
+    Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND`, `clone ENDPOINT` and `titanic`
+    if these were asked for. SIGTERM or Ctrl-C ends it in order: what was confirmed is on disk, leases are
     kept for their holders, the journal is sealed. A second signal ends it at once, which loses nothing either.
     """
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if not insecure:
-        for endpoint in (*endpoints, *([mdp] if mdp else []), *(ppp or [])):
+        for endpoint in (*endpoints, *([mdp] if mdp else []), *(ppp or []), *([clone] if clone else [])):
             refuse_strangers(endpoint)
     stopped = threading.Event()
     watch_signals(stopped)
     kept = None if journal == "none" else journal
-    node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic)
+    node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
+                       clone_topic=clone_topic)  # fmt: skip
     with node:
         foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
         click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from zmqkit.errors import Error
 from zmqkit.handles.client import Client, chosen
+from zmqkit.handles.clone import CloneClient
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.foreign import Foreign
 from zmqkit.handles.gateways import is_foreign
@@ -19,8 +20,9 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
 
     Of several endpoints calls go to the first that is up, or (`spread`) to each in turn; one that answers is enough to begin.
 
-    mdp://HOST:PORT and ppp://HOST:PORT are brokers of 7/MDP and 6/PPP: their services can be called, and ours offered there. They
-    answer no greeting, so `connect` waits for nothing.
+    mdp://HOST:PORT and ppp://HOST:PORT are brokers of 7/MDP and 6/PPP: their services can be called, and ours offered there.
+    clone://HOST:PORT is a server of 12/CHP (Clone), the port that of its snapshots: a topic can be followed there, and published into.
+    They answer no greeting, so `connect` waits for nothing.
     """
     return made(endpoints, patience(timeout), lazy, spread)
 
@@ -29,5 +31,7 @@ def made(endpoints: Sequence[str | None], timeout: float | None, lazy: bool, spr
     wanted = chosen(endpoints)
     foreign = [endpoint for endpoint in wanted if is_foreign(str(endpoint))]
     if foreign and len(wanted) > 1:
-        raise Error(f"{foreign[0]} is somebody else's broker: connect to it alone")
-    return Foreign(foreign[0], lazy) if foreign else Client(wanted, timeout, lazy, spread)
+        raise Error(f"{foreign[0]} is somebody else's: connect to it alone")
+    if foreign:
+        return (CloneClient if foreign[0].startswith("clone:") else Foreign)(foreign[0], lazy)
+    return Client(wanted, timeout, lazy, spread)

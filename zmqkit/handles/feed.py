@@ -18,8 +18,9 @@ from zmqkit import codec
 from zmqkit.errors import fresh
 from zmqkit.handles.outcome import error_of
 from zmqkit.handles.waiting import Listeners, Signal
-from zmqkit.machines.following import WINDOW_BYTES, Changes, Following, Gap, Loaded, Subscription, Value
+from zmqkit.machines.following import WINDOW_BYTES, Changes, Following, Gap, Loaded, Subscription
 from zmqkit.reactor import now
+from zmqkit.updates import Value
 from zmqkit.wire import Refused
 
 UNTAKEN_BYTES = WINDOW_BYTES // 2

@@ -12,7 +12,7 @@ from zmqkit.errors import JournalLocked
 from zmqkit.handles.calling import Calls
 from zmqkit.handles.client import Peer
 from zmqkit.handles.durations import Duration, seconds
-from zmqkit.handles.gateways import Gateways, check
+from zmqkit.handles.gateways import Gateways, check, check_clone
 from zmqkit.handles.routing import Route
 from zmqkit.handles.session import Session
 from zmqkit.handles.titanic import Titanic
@@ -36,6 +36,9 @@ class Node(Peer):
     name        for people; the host's name if None
     mdp         an endpoint at which clients and workers of 7/MDP and 18/MDP (Majordomo) are at home
     ppp         two endpoints, for clients and for workers of 6/PPP (Paranoid Pirate)
+    clone       a tcp:// endpoint at which clients of 12/CHP (Clone) ask for snapshots; updates leave at the next port, and come at the
+                one behind it
+    clone_topic the topic that they share
     titanic     offer 9/TSP (Titanic): three services that keep requests until they are answered, however often anybody is killed
 
     Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
@@ -44,9 +47,10 @@ class Node(Peer):
     aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
-                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False) -> None:  # fmt: skip
+                 mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
+                 clone_topic: str = "clone") -> None:  # fmt: skip
         self.name = name or socket.gethostname()
-        mdp, ppp = check(mdp, ppp)
+        (mdp, ppp), (clone, clone_topic) = check(mdp, ppp), check_clone(clone, clone_topic)
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
         self._session = Session(self._reactor, None)
@@ -55,7 +59,7 @@ class Node(Peer):
         self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:
             self.endpoints: list[str] = self._reactor.host(machine, log, list(endpoints))
-            self._gateways.open(mdp, ppp)
+            self._gateways.open(mdp, ppp, clone, clone_topic)
         except BaseException:
             log.close()
             self._reactor.close(0.0)
@@ -77,7 +81,7 @@ class Node(Peer):
 
     @property
     def gateways(self) -> dict[str, list[str]]:
-        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers]}."""
+        """The real endpoints of each foreign protocol: {"mdp": [endpoint], "ppp": [of clients, of workers], "clone": [of snapshots]}."""
         return {name: list(endpoints) for name, endpoints in self._gateways.endpoints.items()}
 
     @property

@@ -76,7 +76,7 @@ class Fanout:
         """Where it begins is told at once; what there is for it comes with `serve`."""
         topic, history = self.topic, self.topic.history
         subscriber = self.subscribers[client.id, command.number] = Subscriber(client, command)
-        start, epoch, seq = command.start, command.epoch, command.seq
+        start, epoch, seq, fresh = command.start, command.epoch, command.seq, tuple(command.fresh)
         if command.name:
             self._named[command.name] = subscriber
             if command.name in topic.names and start != Start.POSITION:
@@ -88,12 +88,12 @@ class Fanout:
         elif start == Start.SNAPSHOT:
             self._reset(subscriber, 0)
         elif start in (Start.POSITION, Start.SEQ):
-            self._begin(subscriber, min(seq, topic.head), tuple(command.fresh))
+            self._begin(subscriber, min(seq, topic.head), fresh)
         elif start == Start.NOW:
-            self._begin(subscriber, topic.head)
+            self._begin(subscriber, topic.head, fresh)
         else:
             place = history.first if start == Start.BEGINNING else history.place_since(command.time)
-            self._begin(subscriber, history.at(place).qseq - 1 if place < history.end else topic.head)
+            self._begin(subscriber, history.at(place).qseq - 1 if place < history.end else topic.head, fresh)
 
     def take_over(self, deleted: Fanout) -> None:
         """The subscribers of a topic that was deleted go on with the next one of its name. What they miss is told as a gap."""
@@ -124,7 +124,7 @@ class Fanout:
         """Does this position mean anything here? One of an epoch still to come is of another node, or of this one's future."""
         return epoch <= self._epoch and self.topic.holds(epoch, seq)
 
-    def _begin(self, subscriber: Subscriber, seq: int, fresh: tuple[str, ...] = ()) -> None:
+    def _begin(self, subscriber: Subscriber, seq: int, fresh: tuple[str, ...]) -> None:
         """It goes on behind `seq`. What is `fresh` is told anew."""
         self._move(subscriber, seq, 1, 0, Scope.FRESH if fresh else Scope.NONE)
         if fresh:
@@ -159,6 +159,7 @@ class Fanout:
             self._round = None
         self._matches.clear()
         self._cuts.clear()
+        self.topic.forget_old()
 
     def _serve(self, subscriber: Subscriber, now: float) -> None:
         history = self.topic.history

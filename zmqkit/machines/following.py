@@ -13,14 +13,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zmqkit import wire
-from zmqkit.updates import ALL, Held, Updates, unpacked
+from zmqkit.updates import ALL, Held, Updates, Value, kept, unpacked
 from zmqkit.wire import Scope, Start
 
 WINDOW_BYTES = 8 * 1024 * 1024
-
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
-
+NO_POSITION = 0, 1  # epochs begin with 1
 
 class Changes(NamedTuple):
     """Updates of one batch, in order. `numbers`: the seq of each, or of all together."""
@@ -52,7 +49,7 @@ class Subscription:
         name: str = "",
     ) -> None:  # fmt: skip
         self.topic, self.prefixes, self.name = topic, prefixes, name
-        self.start, self.time = start, time  # until there is a position
+        self.start, self.time = start, time  # POSITION once it was loaded: from then on whoever misses something is told
         self.number = 0  # of its newest SUB
         self.epoch, self.seq = epoch, seq  # how far we are
         self.based = False  # a RESET has said what that means
@@ -90,7 +87,9 @@ class Subscription:
         self.scope = Scope(reset.scope)
         if self.scope == Scope.ALL:
             self.fresh, self.stale = (), dict.fromkeys(self.state)
-        elif not self.scope:
+            return
+        self.start = Start.POSITION
+        if not self.scope:
             self.news.append(Loaded())
 
     def chunk(self, chunk: wire.Chunk, now: float) -> None:
@@ -114,7 +113,7 @@ class Subscription:
     def at(self, at: wire.At, now: float) -> None:
         self.epoch, self.seq = at.epoch, at.seq
         if self.scope:
-            self.scope, self.fresh = Scope.NONE, ()
+            self.scope, self.fresh, self.start = Scope.NONE, (), Start.POSITION
             gone, self.stale = list(self.stale), {}
             if gone:
                 self._apply(Changes(gone, [None] * len(gone), at.seq, self.epoch, 0, False, True, False), now)
@@ -129,11 +128,12 @@ class Subscription:
     def command(self, number: int, window: int) -> wire.Sub:
         """Where we are, said anew."""
         self.number = number
-        self.received = self.taken = self.told = 0
-        if self.based:
-            self.start = Start.SNAPSHOT if self.scope == Scope.ALL else Start.POSITION
-        wanted = list(self.prefixes), list(self.fresh), self.start
-        return wire.Sub(number, self.topic, *wanted, self.epoch, self.seq, self.time, self.name, window)
+        self.taken -= self.received  # what came before and is still to be taken is no part of this window
+        self.received = self.told = 0
+        start = Start.POSITION if self.based else self.start
+        # A snapshot that was not finished is asked for anew, by a position that nobody holds: any other, or the name's, is no base.
+        epoch, seq = NO_POSITION if self.based and self.scope == Scope.ALL else (self.epoch, self.seq)
+        return wire.Sub(number, self.topic, list(self.prefixes), list(self.fresh), start, epoch, seq, self.time, self.name, window)
 
     def change(self, prefixes: tuple[str, ...]) -> None:
         """Other prefixes: of new ones there is to be a snapshot, of those that went there is nothing any more."""
@@ -143,7 +143,7 @@ class Subscription:
             for state in self.states:
                 state.pop(key, None)
             self.stale.pop(key, None)
-        if self.based and self.scope != Scope.ALL:
+        if self.scope != Scope.ALL:
             missing = [*self.fresh, *added]
             # Of a missing prefix and a wanted one under each other the narrower, which is the greater.
             both = [max(one, other) for one in missing for other in prefixes if one.startswith(other) or other.startswith(one)]
@@ -161,7 +161,7 @@ def _fold(state: dict[str, Value], changes: Changes, now: float) -> None:
         if value is None:
             state.pop(key, None)
         else:
-            state[key] = value if type(value) is bytes else (value[0], now + value[1])  # type: ignore[assignment]
+            state[key] = kept(value, now) if type(value) is list else value  # type: ignore[assignment]
 
 
 def _size(command: wire.Chunk | wire.Live) -> int:

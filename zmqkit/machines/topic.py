@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, NamedTuple
 
 from zmqkit import records
@@ -19,12 +20,10 @@ from zmqkit.machines.history import History
 from zmqkit.machines.parts import Row
 from zmqkit.machines.policy import TopicPolicy
 from zmqkit.parcel import Parcel
-from zmqkit.updates import Held, Updates
+from zmqkit.updates import Held, Updates, Value, kept, told
 
 RECENT_BYTES = 8 * 1024 * 1024  # of batches that are kept decoded: whoever follows at the head reads no log
 EPOCHS_MAX = 1000  # of which the beginning is known; a position of an older one is none any more
-
-Value = bytes | tuple[bytes, float]  # with a ttl: until when it holds
 
 
 class Landing(NamedTuple):
@@ -70,8 +69,10 @@ class Topic:
         """Rule 1."""
         row, updates = what
         self.history.append(row)
+        if self.restoring:
+            return
         self._remember(row.position, updates)
-        if self.policy.keep_values and not self.restoring:
+        if self.policy.keep_values:
             self.fold(updates.keys, updates.values, row.at, updates.plain)
 
     @property
@@ -89,8 +90,9 @@ class Topic:
             if value is None:
                 self.deletions += values.pop(key, None) is not None
             elif type(value) is list:
-                values[key] = value[0], at + value[1]
-                heappush(self.ends, (at + value[1], key))
+                values[key] = held_till = kept(value, at)
+                if held_till[1] < inf:
+                    heappush(self.ends, (held_till[1], key))
             else:
                 values[key] = value  # type: ignore[assignment]
 
@@ -144,12 +146,16 @@ class Topic:
         updates = self._recent.get(position)
         if updates is None:
             updates = Updates.read(self.read(position))
-            self._remember(position, updates)
+            if self._recent_bytes <= RECENT_BYTES:
+                self._remember(position, updates)
         return updates
 
     def _remember(self, position: int, updates: Updates) -> None:
         self._recent[position] = updates
         self._recent_bytes += len(updates.body)
+
+    def forget_old(self) -> None:
+        """Once all were told: what landed "in memory" stands in the log only behind this turn's output, and is not forgotten before."""
         while self._recent_bytes > RECENT_BYTES and len(self._recent) > 1:
             self._forget(next(iter(self._recent)))
 
@@ -161,8 +167,8 @@ class Topic:
     def held(self, keys: list[str], now: float) -> tuple[list[str], list[Held]]:
         """Those of the keys that have a value, as an update would say it now."""
         values: list[Any] = list(map(self.values.get, keys))
-        if self.ends:
-            values = [value if type(value) is not tuple else [value[0], value[1] - now] if value[1] > now else None for value in values]
+        if tuple in set(map(type, values)):
+            values = [told(value, now) if type(value) is tuple else value for value in values]
         if None in values:
             keys = [key for key, value in zip(keys, values, strict=True) if value is not None]
             values = [value for value in values if value is not None]

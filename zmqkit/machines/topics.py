@@ -157,7 +157,7 @@ class Topics:
             began = records.Epoch(topic.number, self._epoch, record.qseq - 1)
             core.record(began, waited=False)
             topic.begin_epoch(began.epoch, began.seq)
-        if topic.policy.durability == "memory":
+        if topic.policy.durability == "memory" and topic.history.next_seq == record.qseq:  # else those before it wait for the disk
             position = core.record(record, waited=False)
             self.land(topic.number, topic.landing(record, position))
             self.binding.store(copies)
@@ -268,7 +268,8 @@ class Topics:
         for hosted in self.hosted.values():
             topic = hosted.topic
             if topic.ends and topic.ends[0][0] <= core.now and not core.stopping:
-                keys = topic.ended(core.now)
+                others = self._on_their_way(topic)
+                keys = [key for key in topic.ended(core.now) if key not in others]
                 if keys:
                     parcel = Updates.make(keys, [None] * len(keys))
                     copies = self.binding.copies(topic, parcel)
@@ -279,6 +280,10 @@ class Topics:
             for hosted in self.hosted.values():
                 if hosted.topic.policy.max_age is not None:
                     self._trim(hosted)
+
+    def _on_their_way(self, topic: Topic) -> set[str]:
+        """Keys that updates which wait for the disk give a new value, or delete: they do not end with their old one."""
+        return {key for _, owner, what in self._core.waiting if owner is topic and isinstance(what, Landing) for key in what.updates.keys}
 
     # -- memory -----------------------------------------------------------------------------------------------------------
 

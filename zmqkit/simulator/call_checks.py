@@ -1,11 +1,11 @@
 """The oracle of calls: it knows each call, its starts and its ends, and says at once when one of these promises is broken.
 
-    outcome     -> one for each call, by its deadline; none for a cancelled one
-    answer      -> that of a worker which executed this call, or this key; never one whose worker was told STALE
-    definite    -> "not sent", "no worker", "not dispatched", "refused": nobody has begun with it, nor will
-    started     -> inside the deadline; without a key once; with one again only if the node wrote down how the lease before
-                   ended, or has restarted; never once the key was answered
-    REPLYs      -> numbered 1, 2, 3… for each caller; one that comes again is the same
+outcome     -> one for each call, by its deadline; none for a cancelled one
+answer      -> that of a worker which executed this call, or this key; never one whose worker was told STALE
+definite    -> "not sent", "no worker", "not dispatched", "refused": nobody has begun with it, nor will
+started     -> inside the deadline; without a key once; with one again only if the node wrote down how the lease before
+               ended, or has restarted; never once the key was answered
+REPLYs      -> numbered 1, 2, 3… for each caller; one that comes again is the same
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     started     -> only while the node has not given the message away; a second start has a cause that the node logged
     released    -> durably settled or moved
 
-Calls have an oracle of their own, `call_checks`.
+Calls and topics have oracles of their own, `call_checks` and `topic_checks`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from zmqkit.simulator.clock import Scheduler
 from zmqkit.simulator.disk import Judge
 from zmqkit.simulator.invariants import check_node, require
 from zmqkit.simulator.model import DEAD, LEASED, SETTLED, Key, Message, Model
+from zmqkit.simulator.topic_checks import TopicOracle, check_topics
+from zmqkit.wire import TOPIC_MARK
 
 ASKED = {"nack", "reject", "split", "snooze"}  # causes that the consumer itself named: not logged
 
@@ -38,7 +40,7 @@ class Oracle(Judge):
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.model = Model()
-        self.history: list[tuple[records.Record, int]] = []  # with how far the log was durable
+        self.history: list[tuple[records.Record, int, int]] = []  # with how far the log was durable, and the epoch
         self.confirmed: dict[Key, int] = {}  # its qseq
         self.refused: set[Key] = set()
         self.told_ok: set[tuple[int, int]] = set()  # queue, qseq
@@ -49,14 +51,18 @@ class Oracle(Judge):
         self.epoch = 0
         self.counts: Counter[str] = Counter()
         self.calls = CallOracle(scheduler, self.logged, self.counts)
+        self.topics = TopicOracle(scheduler, self.counts)
 
     # -- the log --------------------------------------------------------------------------------------------------------
 
     def appended(self, position: int, item: Item, durable: int) -> None:
         record = records.decode(item.kind, b"".join(item.chunks))
         assert record is not None
-        self.history.append((record, durable))
+        self.history.append((record, durable, self.epoch))
         require(len(self.history) == position, "the log and the oracle count alike")
+        if self.topics.concerns(record):
+            self.topics.appended(position, record, self.epoch)
+            return
         self.model.apply(position, record, durable)
         if isinstance(record, records.Put):
             keys = [Key(record.client, self.model.queues[record.queue].name, record.first + i) for i in range(record.count)]
@@ -96,22 +102,32 @@ class Oracle(Judge):
 
     def turned(self, machine: NodeMachine, full: bool) -> None:
         check_node(machine)
+        check_topics(machine)
         if full:
             self.model.compare(machine)
+            self.topics.compare(machine)
 
     def recovered(self, machine: NodeMachine, kept: int, epoch: int) -> None:
         """Another process has replayed what the crash left."""
-        lost = {record.token for record, _ in self.history[kept:] if isinstance(record, records.Lease)}
-        self.lost_leases |= lost
+        lost = self.history[kept:]
+        self.lost_leases |= {record.token for record, _, _ in lost if isinstance(record, records.Lease)}
         del self.history[kept:]
         self.epoch = self.calls.epoch = epoch
-        if lost or self.model.position > kept:
+        if lost:
             self.model = Model()
-            for position, (record, durable) in enumerate(self.history, 1):
-                self.model.apply(position, record, durable)
+            for position, (record, durable, _) in enumerate(self.history, 1):
+                if not self.topics.concerns(record):
+                    self.model.apply(position, record, durable)
+        self.topics.recovered(machine, self.history if lost else None)
         self.check_promises()
         check_node(machine)
+        check_topics(machine)
         self.model.compare(machine)
+
+    def wiped(self) -> None:
+        """The node's process ended, and its log was in memory."""
+        self.confirmed.clear()
+        self.topics.wiped()
 
     def check_promises(self) -> None:
         for key in self.confirmed:
@@ -125,6 +141,10 @@ class Oracle(Judge):
     def said(self, client: bytes, command: wire.Command, durable: int) -> None:
         """A command of the node leaves for this client."""
         match command:
+            case wire.Confirm() if command.queue.startswith(TOPIC_MARK):
+                self.topics.said(client, command, durable)
+            case wire.Reset() | wire.Live() | wire.Chunk() | wire.At():
+                self.topics.said(client, command, durable)
             case wire.Confirm():
                 self._confirm(client, command, durable)
             case wire.Lease(terms=None):

@@ -30,6 +30,11 @@ class Scheduler:
         self._hash = blake2b(digest_size=16)
         self._trace = trace
 
+    @property
+    def seconds(self) -> float:
+        """What a clock that runs true shows."""
+        return START_SECONDS + self.now / SECOND
+
     def random(self, subject: str) -> Random:
         return Random(blake2b(f"{self.seed} {subject}".encode(), digest_size=8).digest())
 

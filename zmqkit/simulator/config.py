@@ -12,6 +12,7 @@ from typing import Any
 from zmqkit.simulator.clock import Scheduler
 from zmqkit.simulator.disk import DiskConfig
 from zmqkit.simulator.net import NetConfig
+from zmqkit.simulator.sizes import TopicSizes
 
 # kind -> seconds between two of them, on average, where it is on
 FAULTS = {
@@ -34,6 +35,16 @@ FAULTS = {
     "redrive": 5.0,
     "purge": 9.0,
 }
+
+# The same, of topics: drawn for worlds that have some.
+TOPIC_FAULTS = {
+    "change prefixes": 1.0,
+    "stop taking": 2.0,
+    "unsubscribe": 2.0,
+    "declare topic": 4.0,
+    "look at topics": 3.0,
+}
+QUEUE_FAULTS = ("pause queue", "look", "redrive", "purge")
 
 
 @dataclass
@@ -68,6 +79,21 @@ class Config:
     keyed: float = 0.0  # share of calls with an idempotency key
     streams: float = 0.0  # share of calls that want parts
     cancelled: float = 0.0  # share of calls that are cancelled
+    publishers: int = 0
+    readers: int = 0
+    topics: int = 1
+    update_every: float = 0.05  # seconds, on average
+    updates_batch: int = 5  # at most
+    updates_max: int = 100  # of one publisher
+    deletions: float = 0.2  # share of updates
+    ttls: float = 0.2  # share of values that have one
+    named: float = 0.3  # share of subscriptions that keep their position at the node
+    take_every: float = 0.0  # seconds, on average, between the takings of a reader; 0: at once
+    windows: tuple[int, ...] = (1 << 20,)  # bytes, of which a reader has one
+    durability: str = "disk"
+    keep_values: bool = True
+    history: int = 100_000  # max_messages
+    topic_sizes: TopicSizes = field(default_factory=TopicSizes)
     drain_max: int = 256
     drift: float = 0.0
     net: NetConfig = field(default_factory=NetConfig)
@@ -92,6 +118,27 @@ class Config:
             net=NetConfig(pick(((30, 300), (30, 2_000), (500, 60_000)))),
             disk=DiskConfig(pick(((50, 400), (100, 3_000), (3_000, 60_000))), pick(((10, 100), (10, 5_000))), pick((15, 60, 250))),
             faults=_draw_faults(random), **_draw_calls(scheduler.random("config of calls")),
+        )  # fmt: skip
+
+    @classmethod
+    def draw_topics(cls, scheduler: Scheduler) -> Config:
+        """A world of topics, in one of four beside queues and calls."""
+        random = scheduler.random("config of topics")
+        pick = random.choice
+        beside = random.random() < 0.25
+        world = cls.draw(scheduler).changed(chaos_seconds=pick((2.0, 4.0, 8.0)), messages_max=20, calls_max=20)
+        without = {} if beside else {"producers": 0, "workers": 0, "callers": 0, "both": False}
+        volatile = not beside and random.random() < 0.1
+        kinds = {kind: 1.0 for kind in FAULTS if beside or kind not in QUEUE_FAULTS} | TOPIC_FAULTS
+        share = pick((0.2, 0.4, 0.6))
+        return world.changed(
+            **without, publishers=pick((1, 2, 2, 3)), readers=pick((1, 2, 3, 4)), topics=pick((1, 1, 2)),
+            update_every=pick((0.01, 0.05, 0.05, 0.2)), updates_batch=pick((1, 4, 4, 30)), updates_max=pick((20, 60, 120)),
+            deletions=pick((0.1, 0.3)), ttls=pick((0.0, 0.2, 0.5)), named=pick((0.0, 0.3, 1.0)), take_every=pick((0.0, 0.0, 0.03, 0.3)),
+            windows=pick(((1 << 20,), (1, 300, 3_000), (300,), (1 << 20, 500))), durability=pick(("disk", "disk", "memory")),
+            keep_values=volatile or random.random() < 0.8, history=pick((5, 20, 20, 60, 100_000)),
+            topic_sizes=TopicSizes(pick((100, 400, 10**9)), pick((1, 4, 4, 1000)), pick((1, 8)), pick((1, 500, 10**6))),
+            disk=world.disk._replace(volatile=volatile), faults=tuple(kind for kind in kinds if random.random() < share),
         )  # fmt: skip
 
     def changed(self, **changes: Any) -> Config:

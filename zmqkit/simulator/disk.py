@@ -32,6 +32,7 @@ class DiskConfig(NamedTuple):
     sync_us: tuple[int, int] = (100, 3_000)
     write_us: tuple[int, int] = (10, 500)
     segment_records: int = 100
+    volatile: bool = False  # the node keeps all in memory: its next process is another node
 
 
 class Disk:
@@ -61,6 +62,11 @@ class Disk:
 
     def lose(self, power: bool) -> None:
         """The process is gone."""
+        if self.config.volatile:
+            self.node, self.epoch = self.random.randbytes(16), 0
+            self.checkpoints, self.gone, self.written, self.durable = [], set(), 0, 0
+            self.records.clear()
+            return
         kept = self.random.randint(self.durable, self.written) if power else self.written
         self.scheduler.note(f"disk keeps {kept} of {self.last} records, {self.durable} were durable")
         del self.records[kept:]

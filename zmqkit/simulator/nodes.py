@@ -75,6 +75,8 @@ class NodeProcess:
         self.log.kill()
         self.net.kill_all(silent=power)
         self.disk.lose(power)
+        if self.disk.config.volatile:
+            self.oracle.wiped()
         self.machine = self.host = self.log = None
 
     def pause(self) -> None:
@@ -123,7 +125,7 @@ class NodeProcess:
         now = self.clock.now()
         batch, self._inbox = self._inbox[: self._drain_max], self._inbox[self._drain_max :]
         for peer, frames in batch:
-            self._look_at_calls(peer, frames)
+            self._look(peer, frames)
             self.machine.receive(peer, frames, now)
         try:
             self.host.turn(now, drained=not self._inbox)
@@ -140,12 +142,16 @@ class NodeProcess:
         if self._inbox:
             self._turn_by(self.scheduler.now + 20)
 
-    def _look_at_calls(self, peer: bytes, frames: list[bytes]) -> None:
+    def _look(self, peer: bytes, frames: list[bytes]) -> None:
+        """The oracles want to know what is asked."""
         link = self.net.known.get(peer)
-        if frames[0][2] == wire.Kind.CALL and link is not None:
-            command = framing.decode(frames)
-            assert isinstance(command, wire.Call)
+        if link is None or self.machine is None or frames[0][2] not in (wire.Kind.CALL, wire.Kind.SUB):
+            return
+        command = framing.decode(frames)
+        if isinstance(command, wire.Call):
             self.oracle.calls.arrived(link.dialer.client, command)
+        elif isinstance(command, wire.Sub):
+            self.oracle.topics.arrived(link.dialer.client, command, self.machine)
 
     def _fail_stop(self) -> None:
         """A sync failed: nothing is confirmed after it; the process ends, and what was not durable may be lost."""
@@ -171,7 +177,22 @@ def brief(command: wire.Command) -> str:
     name = type(command).__name__.upper()
     match command:
         case wire.Put() | wire.Confirm() | wire.Refused():
-            return f"{name} {command.queue} {command.first}+{command.count}"
+            return f"{name} {_name(command.queue)} {command.first}+{command.count}"
+        case wire.Sub():
+            prefixes, fresh = " ".join(map(repr, command.prefixes)), " ".join(map(repr, command.fresh))
+            start = f"{wire.Start(command.start).name} {command.epoch}.{command.seq}"
+            return f"{name} {command.number} {command.topic} [{prefixes}] [{fresh}] {start} {command.name}".rstrip()
+        case wire.Reset():
+            scope = wire.Scope(command.scope).name
+            return f"{name} {command.number} at {command.epoch}.{command.seq} gap {command.first}-{command.last} {scope}"
+        case wire.Live():
+            return f"{name} {command.number} {command.first}+{command.span} behind {command.prev}"
+        case wire.Chunk() | wire.At():
+            return f"{name} {command.number} at {command.seq}"
+        case wire.Seen():
+            return f"{name} {command.number} {command.taken}"
+        case wire.Pos():
+            return f"{name} {command.number} {command.epoch}.{command.seq}"
         case wire.Lease():
             return f"{name} {_name(command.queue)} {short(command.token)} {command.qseq}+{command.count} attempt {command.attempt}"
         case wire.Ready():
@@ -205,7 +226,7 @@ def brief(command: wire.Command) -> str:
 
 
 def _name(queue: str) -> str:
-    return queue.replace(wire.SERVICE_MARK, "service ")
+    return queue.replace(wire.SERVICE_MARK, "service ").replace(wire.TOPIC_MARK, "topic ")
 
 
 def _where(number: int, offset: int) -> str:

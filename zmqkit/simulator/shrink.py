@@ -8,6 +8,7 @@ from zmqkit.simulator.world import Fault, World
 LEAST = {
     "producers": 1, "workers": 1, "queues": 1, "both": False, "batched": False, "drift": 0.0,
     "callers": 0, "services": 1, "call_batch": 1, "keyed": 0.0, "streams": 0.0, "cancelled": 0.0,
+    "publishers": 1, "readers": 1, "topics": 1, "updates_batch": 1, "deletions": 0.0, "ttls": 0.0, "named": 0.0, "take_every": 0.0,
 }  # fmt: skip
 
 

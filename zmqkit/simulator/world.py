@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zmqkit.simulator.applications import Asker, Producer, Worker
+from zmqkit.simulator.books import Book
 from zmqkit.simulator.calls import Caller, Server
 from zmqkit.simulator.checks import Oracle
 from zmqkit.simulator.clients import ClientProcess
 from zmqkit.simulator.clock import SECOND, Scheduler
-from zmqkit.simulator.config import FAULTS, Config
+from zmqkit.simulator.config import FAULTS, TOPIC_FAULTS, Config
 from zmqkit.simulator.disk import Disk
 from zmqkit.simulator.invariants import Violation, require
 from zmqkit.simulator.net import Net
 from zmqkit.simulator.nodes import NodeProcess, short
+from zmqkit.simulator.readers import Publisher, Reader
+from zmqkit.simulator.sizes import small
 
 HEAL_SECONDS = 240
 
@@ -37,7 +40,8 @@ class World:
         self.disk = Disk(self.scheduler, self.config.disk, self.oracle)
         self.node = NodeProcess(self.scheduler, self.net, self.disk, self.oracle, self.config.drain_max)
         self.clients: dict[str, ClientProcess] = {}  # by role: "producer 1", "worker 2", "admin"
-        self.producers: list[Producer] = []
+        self.producers: list[Producer | Publisher] = []
+        self.books: dict[str, Book] = {}  # by role: what readers made of their topics
         self.healing = False
         self.faults: list[Fault] | None = None  # instead of the planned ones
         self._random = self.scheduler.random("world")
@@ -47,10 +51,16 @@ class World:
 
     def run(self) -> None:
         """Raises Violation."""
+        with small(self.config.topic_sizes):
+            self._run()
+
+    def _run(self) -> None:
         self.node.start()
         for role in self._roles():
             self._spawn(role)
         self._declare()
+        if self._topic_roles():
+            self._begin_topics()
         for fault in self.plan() if self.faults is None else self.faults:
             self.scheduler.at(fault.at, partial(self._strike, fault))
         self.scheduler.run(int(self.config.chaos_seconds * SECOND))
@@ -62,7 +72,7 @@ class World:
     def plan(self) -> list[Fault]:
         """All faults of this seed, in order: a list, so that a failure can be run again with fewer of them."""
         random, faults = self.scheduler.random("faults"), []
-        for kind, every in FAULTS.items():
+        for kind, every in (FAULTS | TOPIC_FAULTS).items():
             own = Random(random.random())
             moment = own.expovariate(1 / every)
             while kind in self.config.faults and moment < self.config.chaos_seconds:
@@ -75,9 +85,17 @@ class World:
         callers = [f"caller {i}" for i in range(self.config.callers)]
         return ["admin", *producers, *(f"worker {i}" for i in range(self.config.workers)), *callers]
 
+    def _topic_roles(self) -> list[str]:
+        publishers = [f"publisher {i}" for i in range(self.config.publishers)]
+        return [*publishers, *(f"reader {i}" for i in range(self.config.readers))]
+
     @property
     def queues(self) -> list[str]:
         return [f"q{index}" for index in range(self.config.queues)]
+
+    @property
+    def topics(self) -> list[str]:
+        return [f"t{index}" for index in range(self.config.topics)]
 
     @property
     def services(self) -> list[str]:
@@ -99,6 +117,12 @@ class World:
             process.applications += [Server(process, service, self.config) for service in self.services]
         if kind == "caller":
             process.applications.append(Caller(process, self.services, self.config))
+        if kind == "publisher":
+            publisher = Publisher(process, self.topics, self.config)
+            self.producers.append(publisher)
+            process.applications.append(publisher)
+        if kind == "reader":
+            process.applications.append(Reader(process, role, self.topics, self.books, self.config))
         if kind == "producer" or (kind == "worker" and self.config.both):
             queue = self.queues[-1] if kind == "worker" else random.choice(self.queues)
             producer = Producer(process, queue, self.config)
@@ -119,6 +143,23 @@ class World:
         }  # fmt: skip
         for queue in self.queues:
             self.asker.ask("declare", queue=queue, policy=policy)
+
+    def _declare_topics(self, policy: dict[str, Any] | None = None) -> None:
+        config = self.config
+        given = {"durability": config.durability, "keep_values": config.keep_values, "max_messages": config.history}
+        for topic in self.topics:
+            self.asker.ask("topic_declare", topic=topic, policy={**given, **(policy or {})})
+
+    def _begin_topics(self) -> None:
+        """Once all are declared; whoever was to say so may have gone."""
+        told = [result for result in self.asker.told if "keep_values" in result.get("policy", {})]
+        if len(told) < len(self.topics):
+            if not self.asker.process.machine.asks.open:
+                self._declare_topics()
+            self.scheduler.after(50_000, self._begin_topics)
+            return
+        for role in self._topic_roles():
+            self._spawn(role)
 
     @property
     def asker(self) -> Asker:
@@ -155,6 +196,8 @@ class World:
                 self.net.unreachable[client.name] = self.scheduler.now + lasts
                 if client.link is not None:
                     self.net.kill(client.link, silent=True)
+            case kind if kind in TOPIC_FAULTS:
+                self._strike_topics(kind, random, lasts)
             case _:
                 self._strike_client(fault.kind, client, random, lasts)
 
@@ -182,6 +225,25 @@ class World:
             case _:
                 self.asker.ask(kind, queue=queue)
 
+    def _strike_topics(self, kind: str, random: Random, lasts: int) -> None:
+        readers = [reader for client in self.clients.values() for reader in client.applications if isinstance(reader, Reader)]
+        if kind == "declare topic":
+            changes = {"max_messages": random.choice((5, 20, 60)), "durability": random.choice((None, "memory", self.config.durability))}
+            self._declare_topics(changes)
+        elif kind == "look at topics":
+            self.asker.ask("topic_info", topic=random.choice(self.topics))
+            self.asker.ask("topic_list")
+        elif readers:
+            reader = random.choice(readers)
+            now = reader.process.clock.now()
+            if kind == "change prefixes":
+                reader.change(random)
+            elif kind == "stop taking":
+                reader.hold_until = now + lasts / SECOND
+            else:
+                reader.leave(now)
+            reader.process.turn_by(self.scheduler.now)
+
     # -- healing --------------------------------------------------------------------------------------------------------
 
     def _heal(self) -> None:
@@ -205,14 +267,16 @@ class World:
 
     def _calm(self, client: ClientProcess) -> None:
         for application in client.applications:
-            if isinstance(application, Producer | Worker | Caller | Server):
+            if isinstance(application, Producer | Worker | Caller | Server | Publisher | Reader):
                 application.quiet()
 
-    def _waiting_producers(self) -> list[Producer]:
+    def _waiting_producers(self) -> list[Producer | Publisher]:
         return [producer for producer in self.producers if producer.process.alive and producer.unanswered]
 
     def _finished(self) -> bool:
-        return not (self._waiting_producers() or self.oracle.unfinished() or self.oracle.calls.unfinished() or self._kept_calls())
+        return not (
+            self._waiting_producers() or self.oracle.unfinished() or self.oracle.calls.unfinished() or self._kept_calls() or self._behind()
+        )
 
     def _kept_calls(self) -> list[str]:
         """Whose calls, or answers, the node keeps, of those who are there; and which of its services have calls that wait or run."""
@@ -222,6 +286,21 @@ class World:
         alive = {process.client: process.name for process in self.clients.values() if process.alive}
         running = [f"lease {short(lease.token)}" for lease in machine.core.leases.values() if lease.queue < 0 and lease.open]
         return [alive[client] for client in machine.calls.callers if client in alive] + running
+
+    def _behind(self) -> list[str]:
+        """Readers who are not at the head of their topic, and topics whose values are to end yet."""
+        machine = self.node.machine
+        if machine is None:
+            return ["the node is down"]
+        found = []
+        for name, log in self.oracle.topics.logs.items():
+            ends = [key for key, update in log.states[-1].items() if update.end is not None and log.policy.keep_values]
+            found += [f"{ends} of {name} are to end" for _ in ends[:1]]
+        for client in self.clients.values():
+            for reader in client.applications:
+                if isinstance(reader, Reader) and client.alive:
+                    found += reader.behind(machine.topics)
+        return found
 
     def _complain(self) -> None:
         unfinished = self.oracle.unfinished()
@@ -233,6 +312,8 @@ class World:
         require(not calls, f"{len(calls)} calls have no outcome after all has healed: {[key.number for key in calls[:5]]}")
         kept = self._kept_calls()
         require(not kept, f"the node still keeps calls after all has healed: {kept}")
+        behind = self._behind()
+        require(not behind, f"after all has healed: {behind}")
 
 
 class Outcome(NamedTuple):
