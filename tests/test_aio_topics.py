@@ -319,6 +319,22 @@ def test_subscriptions_of_several_loops_on_one_link(node: zmqkit.Node) -> None:
         assert seen == [list(range(200))] * 3
 
 
+@on_loop
+async def test_a_loop_ends_also_where_its_client_is_closed_just_before_it_waits(node: zmqkit.Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    mq = zmqkit.connect(node.endpoint)
+    sub = mq.aio.topic(new_name()).subscribe()
+    assert await sub.wait_ready()
+    take = sub._feed.take
+
+    def taken_too_late() -> Any:
+        event = take()
+        mq.close()
+        return event
+
+    monkeypatch.setattr(sub._feed, "take", taken_too_late)
+    assert [event async for event in sub] == []
+
+
 @pytest.mark.parametrize("end", ["close", "stop", "mq.stop", "mq.close"])
 @on_loop
 async def test_a_loop_in_another_task_ends(node: zmqkit.Node, end: str) -> None:

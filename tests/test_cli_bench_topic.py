@@ -38,7 +38,8 @@ def test_a_fan_prints_plain_pyzmq_then_ours_each_with_its_ratio(tmp_path: Path) 
     assert state["subscribers"] == 10 and abs(state["deliveries_per_s"] - 10 * state["messages_per_s"]) <= 10
     assert events["p50_us"] > 0 and {*state["cpu_us"]} == {"node", "publisher", "subscribers"}
     ratio = round(state["deliveries_per_s"] / raw["deliveries_per_s"], 3)
-    assert its_ratio == {"bench": "topic", "mode": "1-10", "durability": "disk", "taken": "state", "ratio_to": {"raw-zmq": ratio}}
+    assert (its_ratio["mode"], its_ratio["durability"], its_ratio["taken"]) == ("1-10", "disk", "state")
+    assert its_ratio["ratio_to"] == {"raw-zmq": ratio} and its_ratio["cpu_ratio_to"]["raw-zmq"] > 0
 
 
 @pytest.mark.slow

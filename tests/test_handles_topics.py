@@ -565,6 +565,20 @@ def test_a_loop_in_another_thread_ends(pair: Pair, end: str) -> None:
     sub.close()  # once more is no error
 
 
+def test_a_loop_ends_also_where_its_client_is_closed_just_before_it_waits(mq: zmqkit.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    sub = mq.topic("t").subscribe()
+    assert sub.wait_ready()
+    take = sub._feed.take
+
+    def taken_too_late() -> Any:
+        event = take()
+        mq.close()
+        return event
+
+    monkeypatch.setattr(sub._feed, "take", taken_too_late)
+    assert list(sub) == []
+
+
 def _followers(node: zmqkit.Node) -> int:
     return int(node._session.ask("topic_info", {"topic": "t"}, SOON)["subscribers"])
 

@@ -30,8 +30,7 @@ class Fold:
             self.state[event.key] = event.value
 
     def until(self, truth: dict[str, Any], seq: int) -> None:
-        """Take events until the state is there, and all of them."""
-        # The state is there a moment before its last events are.
+        """Take events until all of them are there, and the state. It may be a moment ahead of them."""
         eventually(lambda: self._drain() and self.sub.seq == seq and self.state == truth == self.sub.state.copy())
 
     def merged(self, truth: dict[str, Any]) -> None:

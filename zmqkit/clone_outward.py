@@ -135,7 +135,7 @@ class Setter(Outward):
             batch = self._waiting.popleft()
             self._bytes -= batch.size
             self._stored(batch.ticket)
-        self.machine.remind(self._opens_at)
+        self.machine.remind(now + TRY_SECONDS if self._waiting else self._opens_at)
 
     def _send(self, batch: Batch) -> bool:
         """All of it?"""

@@ -11,6 +11,7 @@ from zmqkit.aio.bell import Bell
 from zmqkit.aio.consumer import HOG_SECONDS
 from zmqkit.aio.putting import Confirm, Lane
 from zmqkit.codec import unencodable
+from zmqkit.errors import Closed
 from zmqkit.handles import topic
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience
@@ -142,7 +143,12 @@ class Subscription(Subscribing[T], Generic[T]):
             self._rested = now()
         if self._feed.ended:
             raise StopAsyncIteration
-        event = self._feed.take() or await self.get(None)
+        try:
+            event = self._feed.take() or await self.get(None)
+        except Closed:
+            if not self._feed.ended:
+                raise
+            event = None  # its client was closed just now
         if event is None:
             raise StopAsyncIteration
         return event

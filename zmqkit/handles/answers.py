@@ -86,14 +86,15 @@ class Waiter:
         self.error, self._done = error, True
         self.ticket.calls.turn_ends.append(self._gate.release)
 
-    def value(self) -> Any:
-        """Wait for it; the machine ends every call in time. Interrupted, the call is cancelled."""
-        try:
-            self._gate.acquire()
-        except BaseException:
+    def abandon(self) -> None:
+        """Nobody waits any more: the call is cancelled, if it was made and has no answer."""
+        if not self._done and hasattr(self, "ticket"):
             self.ticket.calls.cancel(self)
-            raise
-        self._gate.release()
+
+    def value(self) -> Any:
+        """Wait for it; the machine ends every call in time."""
+        with self._gate:
+            pass
         if self.error is not None:
             raise self.error
         load = self.ticket.lane.load

@@ -91,8 +91,12 @@ class Peer:
         MessageTooLarge, Unencodable. Interrupted, the call is cancelled.
         """
         waiter = Waiter()
-        self._calls.threads.add(waiter, service, body, timeout, retries, idempotency_key, headers, type)
-        return waiter.value()
+        try:
+            self._calls.threads.add(waiter, service, body, timeout, retries, idempotency_key, headers, type)
+            return waiter.value()
+        except BaseException:  # an interrupt may come anywhere in here
+            waiter.abandon()
+            raise
 
     def call_soon(self, service: str, body: Any = None, timeout: Duration | None = CALL_SECONDS, retries: int = RETRIES,
                   idempotency_key: str | None = None, headers: Headers | None = None, type: Any = None) -> CallFuture:  # fmt: skip

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema, packer
-from zmqkit.errors import Error
+from zmqkit.errors import Closed, Error
 from zmqkit.handles.admin import TopicInfo
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
@@ -200,7 +200,12 @@ class Subscription(Subscribing[T], Generic[T]):
     def __iter__(self) -> Iterator[Event]:
         """Until `stop` or `close`."""
         while not self._feed.ended:
-            event = self._feed.take() or self.get(None)
+            try:
+                event = self._feed.take() or self.get(None)
+            except Closed:
+                if not self._feed.ended:
+                    raise
+                return  # its client was closed just now
             if event is None:
                 return
             yield event

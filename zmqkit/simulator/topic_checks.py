@@ -1,4 +1,4 @@
-"""The oracle of topics: it reads the log as plain updates, one by one, and says at once when one of these promises is broken.
+"""The oracle of topics: it reads the log as plain updates and says at once when one of these promises is broken.
 
     confirmed  -> in the log and durable when it is said, and ever after there under its number ("memory": only in the log)
     told       -> LIVE: exactly those of the log that match, none left out; CHUNK: the state that the log gives at that number;
@@ -8,7 +8,6 @@
     state      -> at the node the fold of the log; what it keeps for its subscribers is bounded by their windows
     names      -> never move back, and only to where an application said that it has taken all before
     bound      -> an update under a bound prefix is one message of that queue, with its value; durable when it is confirmed
-
 What subscribers make of it is checked in `books`.
 """
 
