@@ -469,6 +469,16 @@ RULES = [
         AT_TOPICS, "        self.binding.begin()\n", "",
     ),
     Rule(
+        "R-T4 confirm", "A confirm from memory overtakes none of its stream that waits.",
+        TOPICS + "test_a_confirm_from_memory_does_not_overtake_one_of_its_stream_that_waits",
+        PUBLISHING, "            after = max(after, stream.answers[-1].after)", "            pass",
+    ),
+    Rule(
+        "R-T4 durable", "A confirm that says durable waits for that, also if it is a repetition of one from memory.",
+        TOPICS + "test_a_confirm_that_is_repeated_as_durable_waits_for_the_disk_though_it_was_given_in_memory",
+        PUBLISHING, "        after = answer.after or (self._core.last if", "        after = answer.after or (0 if",
+    ),
+    Rule(
         "R-T5", "A named position never moves back.",
         FOLLOWERS + "test_a_name_keeps_the_position_and_belongs_to_the_newest",
         FANOUT, " or seq > kept[1] else", " or True else",

@@ -238,6 +238,36 @@ def test_updates_in_memory_are_confirmed_and_told_before_the_disk_has_them() -> 
     assert bench.hear(peer, wire.Confirm) == [wire.Confirm(MARKED, 1, 1, 1, "memory")] and len(bench.hear(reader, wire.Live)) == 1
 
 
+def test_a_confirm_from_memory_does_not_overtake_one_of_its_stream_that_waits() -> None:
+    bench = TopicNode()
+    producer = bench.connect("p")
+    bench.ask(producer, 1, "topic_declare", topic="t", policy={"durability": "memory"})
+    bench.publish(producer, 1, ("a", b"1"))
+    back = bench.again()
+    back.auto_sync = False
+    producer, other = back.connect("p", link=2), back.connect("q")
+    back.say(other, wire.Put("q", 1, 1, 1, Parcel.of([b"x"])))  # its confirm waits for the disk, and what waits leaves in order
+    back.publish(producer, 1, ("a", b"1"))  # again, for its confirm was lost
+    back.publish(producer, 2, ("b", b"2"), base=1)
+    assert back.hear(producer, wire.Confirm) == []
+    back.sync()
+    assert [confirm.first for confirm in back.hear(producer, wire.Confirm)] == [1, 2]
+
+
+def test_a_confirm_that_is_repeated_as_durable_waits_for_the_disk_though_it_was_given_in_memory() -> None:
+    bench = TopicNode()
+    producer = bench.connect("p")
+    bench.ask(producer, 1, "topic_declare", topic="t", policy={"durability": "memory"})
+    bench.auto_sync = False
+    bench.publish(producer, 1, ("a", b"1"))
+    assert [confirm.durability for confirm in bench.hear(producer, wire.Confirm)] == ["memory"]
+    bench.say(producer, wire.Ask(2, 2, "topic_declare", {"topic": "t", "policy": {"durability": "disk"}}))
+    bench.publish(producer, 1, ("a", b"1"))
+    assert bench.hear(producer, wire.Confirm) == []
+    bench.sync()
+    assert [confirm.durability for confirm in bench.hear(producer, wire.Confirm)] == ["disk"]
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_state_is_the_fold_of_the_log_whatever_is_trimmed_swept_moved_or_crashes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = random.Random(seed)

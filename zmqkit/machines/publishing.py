@@ -154,6 +154,8 @@ class Publishing:
         else:
             after = core.record(record)
             queue.put(record, after)
+        if stream.answers:
+            after = max(after, stream.answers[-1].after)  # rule 3: one "in memory" waits for nothing else
         answer = Accepted(first, parcel.count, qseq, after)
         stream.answers.append(answer)
         self._confirm(client, queue, answer)
@@ -161,4 +163,6 @@ class Publishing:
     def _confirm(self, client: Client, queue: Queue | Topic, answer: Accepted) -> None:
         durability = "memory" if isinstance(queue, Topic) and queue.policy.durability == "memory" else self._core.identity.durability
         confirm = Confirm(queue.name, answer.first, answer.count, answer.qseq, durability)
-        self._core.send(client.peer, confirm, answer.after)
+        # What was taken "in memory", and is told as more because the policy has changed, has to be more.
+        after = answer.after or (self._core.last if isinstance(queue, Topic) and durability != "memory" else 0)
+        self._core.send(client.peer, confirm, after)

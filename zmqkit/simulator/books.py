@@ -137,10 +137,14 @@ class Book:
 
     def skip(self, seq: int, log: TopicLog, who: str) -> None:
         """Up to there nothing comes any more."""
+        self.misses_none(seq, log, who)
+        assert self.upto is not None
+        self.upto = max(self.upto, seq)
+
+    def misses_none(self, seq: int, log: TopicLog, who: str) -> None:
         assert self.upto is not None
         missed = [update.seq for update in log.matching(self.prefixes, self.upto, seq)]
         require(not missed, f"{who} was told all up to {self.upto}, and now of {seq}: {missed} are missing")
-        self.upto = max(self.upto, seq)
 
     def apply(self, key: str, value: bytes | None) -> None:
         if value is None:

@@ -245,7 +245,7 @@ class Reader:
             self._batch = item
             values = [held[0] if isinstance(held, list) else held for held in item.values]
             if isinstance(item.numbers, int):
-                book.skip(item.numbers, log, self._who)
+                book.misses_none(item.numbers, log, self._who)  # but it is no place to go on from: LIVE and AT say that
                 numbers: list[int] = [item.numbers] * len(item.keys)
             else:
                 numbers = list(item.numbers)
@@ -260,7 +260,7 @@ class Reader:
         book, batch = self.book, self._batch
         assert batch is not None and book.upto is not None
         book.apply(key, value)
-        book.upto = max(book.upto, seq)
+        book.upto = book.upto if batch.snapshot else max(book.upto, seq)
         book.position = None
         if batch.whole:
             book.position = self._given = batch.epoch, seq
