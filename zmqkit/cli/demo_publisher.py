@@ -22,7 +22,7 @@ import zmqkit
 from zmqkit.cli.demo_truth import Entry, Value
 
 TOPIC = "demo"
-KEYS = 300  # fit one piece of a snapshot
+KEYS = 900  # fit one piece of a snapshot
 DELETIONS, WITH_TTL = 0.1, 0.15  # of all updates
 TTL_SECONDS = (0.5, 4.0)
 AHEAD_MAX = 1000  # updates that the observer has not seen: fewer than the node keeps, so that it misses none

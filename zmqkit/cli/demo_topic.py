@@ -92,7 +92,7 @@ class Run:
         begin = moved = time.monotonic()
         kills, left = [begin + self.seconds * part for part in NODE_KILLS_AT], 0
         while any(process.poll() is None for process in joiners):
-            moment, before, left = time.monotonic(), left, len(self.notes())
+            moment, before, left = time.monotonic(), left, self._left()
             moved = moment if left != before else moved
             if moment - moved > STALL_SECONDS_MAX:
                 return self.screen.say(f"nobody has left for {STALL_SECONDS_MAX:.0f} s: giving up")
@@ -103,14 +103,17 @@ class Run:
                 self.screen.say(f"kill -9 node; it serves again after {self._broker.start():.2f} s")
             self.screen.done(left)
             time.sleep(LOOK_SECONDS)
-        self.screen.done(len(self.notes()))
+        self.screen.done(self._left())
         if any(process.returncode for process in joiners):
             raise self._failed("process of subscribers")
 
+    def _left(self) -> int:
+        path = self._place / "notes"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
     def notes(self) -> list[dict[str, Any]]:
         """Of those that have left."""
-        path = self._place / "notes"
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+        return [json.loads(line) for line in (self._place / "notes").read_text().split("\n")[:-1]] if self._left() else []
 
     def entries(self, name: str) -> list[Entry]:
         return [Entry(*json.loads(line)) for line in (self._place / name).read_text().splitlines()]
