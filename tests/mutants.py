@@ -106,7 +106,7 @@ RULES = [
     Rule(
         "R-P3", "A repeated confirm waits until the original record is durable.",
         PUTS + "test_a_repeated_confirm_waits_for_the_original_record",
-        PUBLISHING, "        self._core.send(client.peer, confirm, answer.after)", "        self._core.send(client.peer, confirm, 0)",
+        PUBLISHING, "        self._core.send(client.peer, confirm, after)", "        self._core.send(client.peer, confirm, 0)",
     ),
     Rule(
         "R-P4", "The stream is asked before the limits: a stored put is never answered FULL.",

@@ -17,7 +17,8 @@ from zmqkit.simulator.world import run_seed
 from zmqkit.wire import Start
 
 # Seeds that once failed: a memory topic told before its log has it (5), a cut during a snapshot (25), a ttl of the old value (47), a window
-# that never opens (63), a value that has ended in a snapshot (324), a prefix before the first answer (604), a confirm that overtook another (20527).
+# that never opens (63), a value that has ended in a snapshot (324), a prefix before the first answer (604), a
+# confirm that overtook another (20527).
 KNOWN = (5, 25, 47, 63, 324, 604, 20527, 20802)
 SEEN = {
     *(f"began {start.name}" for start in Start),
