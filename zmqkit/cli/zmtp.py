@@ -10,12 +10,13 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
-MORE, LONG, COMMAND = 1, 2, 4  # flags of a frame
+from zmqkit.gateways.zmtp import COMMAND, GREETING_BYTES, LONG, MORE, Broken, message, named, pong, properties, ready
+
 SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"
 MAJOR = b"\x03"
 NULL_GREETING = b"\0" + b"NULL".ljust(20, b"\0") + bytes(32)  # minor version, mechanism, not a server, filler
-GREETING_BYTES = 64
 OLD_IDENTITY = b"\x01\x00"  # ZeroMQ 2 begins with its identity, an empty one as a rule
 FRAME_BYTES_MAX = 2**20
 SHOWN_BYTES = 24
@@ -77,20 +78,21 @@ class Link:
         if self.mechanism == "NULL":
             self._send(NULL_GREETING)
             flags, body = self._frame()
-            name, fields = _command(body)
-            if not flags & COMMAND or name != "READY":
-                raise Stranger(f"it shakes hands with {name or 'nothing'} instead of READY", "does it let this machine in?")
-            self.kind = _metadata(fields).get("socket-type", "")
+            name, fields = named(body)
+            if not flags & COMMAND or name != b"READY":
+                said = name.decode("ascii", "replace") or "nothing"
+                raise Stranger(f"it shakes hands with {said} instead of READY", "does it let this machine in?")
+            with suppress(Broken):  # what is cut off may have said it before
+                for name, value in properties(fields):
+                    self.kind = value.decode("ascii", "replace") if name == b"socket-type" else self.kind
 
     def meet(self, kind: str) -> None:
         """Be a socket of this kind for it, which must go together with its own."""
-        fields = b"".join(_field(name, value) for name, value in (("Socket-Type", kind), ("Identity", "")))
-        self._send(_head(COMMAND, len(b"\x05READY" + fields)) + b"\x05READY" + fields)
+        self._send(ready(kind))
 
     def send(self, *frames: bytes) -> None:
         """One message. Raises Stranger."""
-        last = len(frames) - 1
-        self._send(b"".join(_head(MORE * (number < last), len(frame)) + frame for number, frame in enumerate(frames)))
+        self._send(message(frames))
 
     def messages(self) -> Iterator[Sequence[bytes]]:
         """What it says until time is up or it hangs up."""
@@ -118,10 +120,9 @@ class Link:
         self.close()
 
     def _answer(self, body: bytes) -> None:
-        name, rest = _command(body)
-        if name == "PING":  # ttl in two bytes, then what it wants to see again
-            pong = b"\x04PONG" + rest[2:]
-            self._send(_head(COMMAND, len(pong)) + pong)
+        name, rest = named(body)
+        if name == b"PING":
+            self._send(pong(rest))
 
     def _frame(self) -> tuple[int, bytes]:
         flags = self._read(1)[0]
@@ -159,27 +160,3 @@ class Link:
             self._socket.sendall(data)
         except OSError as error:
             raise Stranger((error.strerror or str(error)).lower()) from None
-
-
-def _head(flags: int, size: int) -> bytes:
-    return bytes((flags, size)) if size < 256 else struct.pack(">BQ", flags | LONG, size)
-
-
-def _field(name: str, value: str) -> bytes:
-    return struct.pack(">B", len(name)) + name.encode() + struct.pack(">I", len(value)) + value.encode()
-
-
-def _command(body: bytes) -> tuple[str, bytes]:
-    """Its name, and what follows."""
-    size = body[0] if body else 0
-    return body[1 : 1 + size].decode("ascii", "replace"), body[1 + size :]
-
-
-def _metadata(fields: bytes) -> dict[str, str]:
-    found: dict[str, str] = {}
-    while fields:
-        name, rest = _command(fields)
-        size = int.from_bytes(rest[:4], "big")
-        found[name.lower()] = rest[4 : 4 + size].decode("ascii", "replace")
-        fields = rest[4 + size :]
-    return found

@@ -11,7 +11,7 @@ Rule 3  What breaks the protocol ends the connection, with a reason to be counte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from struct import Struct
 
@@ -124,26 +124,26 @@ class Connection:
         return (flags, bytes(data[start:end]), end) if len(data) >= end else None
 
     def _command(self, body: bytes) -> None:
-        name, rest = _named(body)
+        name, rest = named(body)
         if name == b"READY" and not self.kind:
-            kind = _metadata(rest).get(b"socket-type", b"").decode("ascii", "replace")
+            kind = dict(properties(rest)).get(b"socket-type", b"").decode("ascii", "replace")
             ours = self._kinds.get(kind)
             if ours is None or self._said not in ("", ours):
                 raise Broken("another-socket-type")
             if not self._said:
                 self._say(ours)
             self.kind = kind
-        elif name == b"PING" and self.kind:  # a ttl of two bytes, then what it wants to see again
-            self._out.append(command(b"PONG", rest[2:18]))
+        elif name == b"PING" and self.kind:
+            self._out.append(pong(rest))
         elif name == b"ERROR":
             raise Broken("peer-error")
 
     def _say(self, kind: str) -> None:
         self._said = kind
-        self._out.append(command(b"READY", b"".join((_property(b"Socket-Type", kind.encode()), _property(b"Identity", b"")))))
+        self._out.append(ready(kind))
 
 
-def message(frames: list[bytes]) -> bytes:
+def message(frames: Sequence[bytes]) -> bytes:
     """As it travels."""
     last = len(frames) - 1
     return b"".join([_head(MORE * (index < last), len(frame)) + frame for index, frame in enumerate(frames)])
@@ -154,6 +154,16 @@ def command(name: bytes, data: bytes) -> bytes:
     return _head(COMMAND, len(body)) + body
 
 
+def ready(kind: str) -> bytes:
+    """READY of a socket of that kind."""
+    return command(b"READY", _property(b"Socket-Type", kind.encode()) + _property(b"Identity", b""))
+
+
+def pong(ping: bytes) -> bytes:
+    """The answer to a PING: it holds a ttl of two bytes, then up to 16 that it wants to see again."""
+    return command(b"PONG", ping[2:18])
+
+
 def _head(flags: int, size: int) -> bytes:
     return bytes((flags, size)) if size < 256 else _LONG.pack(flags | LONG, size)
 
@@ -162,18 +172,18 @@ def _property(name: bytes, value: bytes) -> bytes:
     return bytes((len(name),)) + name + len(value).to_bytes(4, "big") + value
 
 
-def _named(body: bytes) -> tuple[bytes, bytes]:
+def named(body: bytes) -> tuple[bytes, bytes]:
+    """The name of a command or property, and what follows."""
     size = body[0] if body else 0
     return body[1 : 1 + size], body[1 + size :]
 
 
-def _metadata(fields: bytes) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+def properties(fields: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Those of a READY, their names in small letters. Raises Broken behind the last one that is whole."""
     while fields:
-        name, rest = _named(fields)
+        name, rest = named(fields)
         size = int.from_bytes(rest[:4], "big")
         if len(rest) < 4 + size:
             raise Broken("not-zmtp-3")
-        found[name.lower()] = rest[4 : 4 + size]
+        yield name.lower(), rest[4 : 4 + size]
         fields = rest[4 + size :]
-    return found

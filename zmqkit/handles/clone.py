@@ -6,7 +6,6 @@ that server, which says what a node would say.
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 from zmqkit import wire
@@ -14,21 +13,17 @@ from zmqkit.clone_outward import TRY_SECONDS, Follower, Setter
 from zmqkit.errors import Error
 from zmqkit.handles import gateways
 from zmqkit.handles.calling import Calls, CallTicket
-from zmqkit.handles.client import Client
-from zmqkit.handles.routing import Route
+from zmqkit.handles.foreign import ForeignClient
 from zmqkit.handles.session import Session
 from zmqkit.handles.topic import Topic
 from zmqkit.handles.waiting import Steps
-from zmqkit.journal import MemoryLog
 from zmqkit.machines import events as ev
 from zmqkit.machines.following import Following
-from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Parcel
 from zmqkit.reactor import Reactor, now
 from zmqkit.updates import Updates
 from zmqkit.wire import Code, Kind, Start
 
-START_SECONDS = 10.0
 STARTS = (Start.SNAPSHOT, Start.NOW, Start.POSITION)  # a position means nothing there: it is answered with a gap, and the snapshot
 
 
@@ -113,25 +108,11 @@ class NoCalls(Calls):
         raise Error("a Clone server has no services: connect to a broker or a node for those")
 
 
-class CloneClient(Client):
+class CloneClient(ForeignClient):
     """Made by `connect`. Values are bytes; what is published as a text goes out as UTF-8, anything else as JSON."""
 
-    _session: CloneSession
-
     def __init__(self, endpoint: str, lazy: bool) -> None:
-        gateways.foreign_address(endpoint)
-        self.endpoints = [endpoint]
-        log, reactor = MemoryLog(), Reactor("zmqkit-clone")
-        self._session = CloneSession(reactor, endpoint)
-        self._calls = NoCalls(Route([self._session]))
-        reactor.host(NodeMachine(log.node, log.epoch, name=endpoint, durability=log.durability, jitter=random.random), log, [])
-        if not lazy:
-            self._session.begin()
-            try:
-                self._session.wait_up(START_SECONDS)
-            except BaseException:
-                self._close(0.0)
-                raise
+        super().__init__(endpoint, lazy, CloneSession, NoCalls)
 
     def topic(self, name: str, type: Any = None) -> Topic[Any]:
         """A handle on what the server has, by any name. `publish` returns once the update has left; nobody confirms it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -120,17 +121,15 @@ class ForeignCalls(Calls):
         return super().begin(lane, size, key, headers, parts)
 
 
-class Foreign(Client):
-    """Made by `connect`. Bodies are bytes, or a list of bytes for several frames."""
+class ForeignClient(Client):
+    """A client of what is no node of ours: a node in this process, that nobody else sees, stands between, and it has links to there."""
 
-    _session: ForeignSession
-
-    def __init__(self, endpoint: str, lazy: bool) -> None:
+    def __init__(self, endpoint: str, lazy: bool, session: Callable[[Reactor, str], Session], calls: Callable[[Route], Calls]) -> None:
         gateways.foreign_address(endpoint)
         self.endpoints = [endpoint]
         log, reactor = MemoryLog(), Reactor("zmqkit-foreign")
-        self._session = ForeignSession(reactor, endpoint)
-        self._calls = ForeignCalls(Route([self._session]))
+        self._session = session(reactor, endpoint)
+        self._calls = calls(Route([self._session]))
         reactor.host(NodeMachine(log.node, log.epoch, name=endpoint, durability=log.durability, jitter=random.random), log, [])
         if not lazy:
             self._session.begin()
@@ -139,6 +138,13 @@ class Foreign(Client):
             except BaseException:
                 self._close(0.0)
                 raise
+
+
+class Foreign(ForeignClient):
+    """Made by `connect`. Bodies are bytes, or a list of bytes for several frames."""
+
+    def __init__(self, endpoint: str, lazy: bool) -> None:
+        super().__init__(endpoint, lazy, ForeignSession, ForeignCalls)
 
     @property
     def _alone(self) -> Session:
