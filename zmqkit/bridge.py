@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from zmqkit.machines.consumer import WINDOW_MAX, WINDOWS_BYTES_MAX, ConsumerStat
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
+from zmqkit.ports import Drops
 from zmqkit.sockets import FOREIGN_FRAMES_MAX
 from zmqkit.wire import SERVICE_MARK, BackKind, Status
 
@@ -68,9 +69,9 @@ class Bridge:
 
     def __init__(self, name: str, wake: Callable[[], None], serves: Callable[[str], bool]) -> None:
         self.machine = ClientMachine(os.urandom(16), random.random)
-        self._name, self._wake, self._serves = name, wake, serves
-        self._dropped: dict[str, int] = Counter()  # here, before the translator saw it
-        self._reasons, self._reported = 0, set[str]()  # how many there were, here and there; those that are in the log
+        self._wake, self._serves = wake, serves
+        self._drops = Drops(name, lambda: self.translator.dropped)
+        self.drop = self._drops.add
         self._room = WINDOWS_BYTES_MAX  # for the names of more services
         self._parting: dict[str, Offer] = {}  # offers of nothing, which go once the node knows
         self._unfit: dict[str, int] = {}  # offers for which there was no room
@@ -112,7 +113,7 @@ class Bridge:
                 return
             if window_bytes(name) > self._room:
                 self._unfit[service] = free
-                self._dropped["too-many-services"] += 1
+                self.drop("too-many-services")
                 return
             self._room -= window_bytes(name)
             crossed = state.open if state is not None else 0  # leases that met the end of an earlier offer
@@ -178,13 +179,9 @@ class Bridge:
         """A foreign peer said this."""
         self._now = now
         if len(frames) > FOREIGN_FRAMES_MAX:
-            self._dropped["too-many-frames"] += 1
+            self.drop("too-many-frames")
         else:
             self.translator.receive(door, peer, frames, now)
-
-    def drop(self, reason: str, messages: int = 1) -> None:
-        if messages:
-            self._dropped[reason.replace(" ", "-")] += messages
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
         self.translator.gone(door, peer, now)
@@ -236,16 +233,8 @@ class Bridge:
                 break
         if self._parting:
             self._part()
-        if len(translator.dropped) + len(self._dropped) != self._reasons:
-            self._report()
+        self._drops.report()
         self.machine.remind(translator.deadline)
-
-    def _report(self) -> None:
-        """What is dropped for a reason that is new is in the log, once."""
-        self._reasons = len(self.translator.dropped) + len(self._dropped)
-        for reason in self.dropped.keys() - self._reported:
-            self._reported.add(reason)
-            log.info("%s: dropped, and counted from now on: %s", self._name, reason)
 
     def _part(self) -> None:
         """Forget services that nobody offers any more."""
@@ -262,7 +251,7 @@ class Bridge:
     @property
     def dropped(self) -> dict[str, int]:
         """What foreign peers said in vain, counted by reason."""
-        return {**self.translator.dropped, **self._dropped}
+        return self._drops.all
 
     # -- events -----------------------------------------------------------------------------------------------------------
 

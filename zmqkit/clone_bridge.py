@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from logging import getLogger
@@ -21,7 +21,7 @@ from zmqkit.machines import events as ev
 from zmqkit.machines.following import Changes, Gap, Loaded, Subscription
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import FULL_BYTES, PARCEL_MESSAGES_MAX, Parcel
-from zmqkit.ports import Doors
+from zmqkit.ports import Doors, Drops
 from zmqkit.updates import ALL, UPDATES_BYTES_MAX, Held, message
 from zmqkit.wire import TOPIC_MARK, Refused, Start
 
@@ -55,18 +55,14 @@ class CloneBridge:
         self._pack = codec.packer()
         self._sets: deque[bytes] = deque()  # encoded updates that wait
         self._sets_bytes = self._flying = 0
-        self._dropped: dict[str, int] = Counter()
-        self._reported = set[str]()
+        self._drops = Drops("clone", lambda: self._clone.dropped)
+        self.drop = self._drops.add
 
     # -- the reactor ----------------------------------------------------------------------------------------------------
 
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None:
         """A foreign peer said this."""
         self._clone.receive(door, peer, frames, now)
-
-    def drop(self, reason: str, messages: int = 1) -> None:
-        if messages:
-            self._dropped[reason.replace(" ", "-")] += messages
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
         self._clone.gone(door, peer, now)
@@ -96,7 +92,7 @@ class CloneBridge:
     @property
     def dropped(self) -> dict[str, int]:
         """What foreign peers said in vain, counted by reason."""
-        return {**self._clone.dropped, **self._dropped}
+        return self._drops.all
 
     def _step(self, now: float) -> None:
         clone = self._clone
@@ -119,14 +115,7 @@ class CloneBridge:
             self._wake()
         self.doors.pause(COLLECTOR, self._sets_bytes + self._flying > WAITING_BYTES_MAX)
         self.machine.remind(clone.deadline)
-        if self._dropped.keys() | clone.dropped.keys() != self._reported:
-            self._report()
-
-    def _report(self) -> None:
-        """What is dropped for a reason that is new is in the log, once."""
-        for reason in self.dropped.keys() - self._reported:
-            self._reported.add(reason)
-            log.info("clone: dropped, and counted from now on: %s", reason)
+        self._drops.report()
 
     # -- into the topic -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from zmqkit.gateways import chp
 from zmqkit.gateways.chp import Pair
 from zmqkit.gateways.clone_link import SNAPSHOTS, CloneLink, Told
 from zmqkit.machines.link import ClientMachine
-from zmqkit.ports import Doors
+from zmqkit.ports import Doors, Drops
 from zmqkit.updates import Updates
 from zmqkit.wire import Sub
 
@@ -33,13 +33,19 @@ class Outward:
     reopen: Callable[[], None]
     leave: Callable[[], None]
 
-    def __init__(self) -> None:
+    def __init__(self, heard_in_vain: dict[str, int]) -> None:
         self.machine = ClientMachine(os.urandom(16), random.random)
         self.trouble = "no answer yet"  # why the server cannot be reached, as far as is known
-        self._dropped: dict[str, int] = Counter()
+        self._drops = Drops("clone", lambda: heard_in_vain)
+        self.drop = self._drops.add
 
-    def drop(self, reason: str, messages: int = 1) -> None:
-        self._dropped[reason] += messages
+    def pump(self, now: float) -> None:
+        self.machine.tick(now)
+        self._drops.report()
+
+    def cut(self, was_up: bool, now: float) -> None:
+        """The connection is gone, or never was."""
+        self.trouble = "the connection was lost" if was_up else "nobody listens there"
 
     def gone(self, door: int, peer: bytes, now: float) -> None:
         """A connection is cut; no single peer of it goes."""
@@ -55,19 +61,19 @@ class Follower(Outward):
     """A subscription. `tell` speaks to it, in turns of our own."""
 
     def __init__(self, sub: Sub, tell: Callable[[Told], None], now: float) -> None:
-        super().__init__()
         self.link = CloneLink(sub, tell, now)
+        super().__init__(self.link.dropped)
 
     def receive(self, door: int, peer: bytes, frames: Sequence[bytes], now: float) -> None:
         self.trouble = ""
         self.link.receive(door, frames, now)
 
     def cut(self, was_up: bool, now: float) -> None:
-        self.trouble = "the connection was lost" if was_up else "nobody listens there"
+        super().cut(was_up, now)
         self.link.cut(now)
 
     def pump(self, now: float) -> None:
-        self.machine.tick(now)
+        super().pump(now)
         self.link.tick(now)
         if self.link.wants_new_sockets():
             self.reopen()
@@ -86,7 +92,7 @@ class Setter(Outward):
     """`stored` is told a ticket once all of its updates have left. Some collectors are PULL, others SUB: it finds out."""
 
     def __init__(self, stored: Callable[[Any], None]) -> None:
-        super().__init__()
+        super().__init__({})
         self.publishes = False  # its collector is a SUB
         self._stored = stored
         self._waiting: deque[Batch] = deque()
@@ -117,14 +123,14 @@ class Setter(Outward):
         self._subscribed = self._subscribed or frames[0][:1] == b"\x01"
 
     def cut(self, was_up: bool, now: float) -> None:
-        self.trouble = "the connection was lost" if was_up else "nobody listens there"
+        super().cut(was_up, now)
         if was_up and not self._stood:
             self.publishes = not self.publishes  # it did not shake hands: it is of the other kind, perhaps
         self._subscribed, self._opens_at = False, now + self._backoff
         self._backoff = min(2 * self._backoff, BACKOFF_SECONDS_MAX)
 
     def pump(self, now: float) -> None:
-        self.machine.tick(now)
+        super().pump(now)
         if now >= self._opens_at:
             self._opens_at, self._stood = inf, False
             self.reopen()

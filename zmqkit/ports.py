@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
+from logging import getLogger
 from math import inf
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ UNREAD_BYTES_MAX = 16 * 1024 * 1024  # what waits for a foreign peer that does n
 ALL_UNREAD_BYTES_MAX = 256 * 1024 * 1024  # of one gateway's peers
 RETRY_SECONDS, RETRY_SECONDS_MAX = 0.001, 0.2  # until it is tried again whether they read; later and later while none does
 RETRY_PEERS_MAX = 100  # at once; then the next ones
+
+log = getLogger("zmqkit.gateway")
 
 
 class Application(Protocol):
@@ -60,6 +63,32 @@ class Unread:
     def __init__(self) -> None:
         self.messages: deque[tuple[Sequence[bytes], int]] = deque()  # and their sizes
         self.bytes = 0
+
+
+class Drops:
+    """What foreign peers said in vain, counted by reason: here, and by the machine that hears them. A new reason is in the log, once."""
+
+    def __init__(self, name: str, by_machine: Callable[[], dict[str, int]]) -> None:
+        self._name, self._by_machine = name, by_machine
+        self._here: dict[str, int] = Counter()  # before the machine saw it
+        self._reasons, self._reported = 0, set[str]()  # how many there were, here and there; those that are in the log
+
+    def add(self, reason: str, messages: int = 1) -> None:
+        if messages:
+            self._here[reason.replace(" ", "-")] += messages
+
+    @property
+    def all(self) -> dict[str, int]:
+        return {**self._by_machine(), **self._here}
+
+    def report(self) -> None:
+        reasons = len(self._by_machine()) + len(self._here)
+        if reasons == self._reasons:
+            return
+        self._reasons = reasons
+        for reason in self.all.keys() - self._reported:
+            self._reported.add(reason)
+            log.info("%s: dropped, and counted from now on: %s", self._name, reason)
 
 
 class Doors:
