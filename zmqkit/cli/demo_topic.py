@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -70,8 +70,10 @@ class Run:
             if first_line(publisher, publisher.stdout).strip() != "ready":
                 raise self._failed("publisher")
             shares = [len(range(first, self.joins, PROCESSES)) for first in range(min(PROCESSES, self.joins))]
-            notes = str(self._place / "notes")
-            self._watch([self._start("demo_joiners", notes, str(share), str(self.seconds)) for share in shares])
+            notes = self._place / "notes"
+            notes.touch()
+            with notes.open("rb") as written:
+                self._watch([self._start("demo_joiners", str(notes), str(share), str(self.seconds)) for share in shares], written)
             if stop(publisher):
                 raise self._failed("publisher")
         finally:
@@ -87,13 +89,17 @@ class Run:
     def _failed(self, what: str) -> click.ClickException:
         return click.ClickException(f"a {what} failed: {(self._place / 'processes.log').read_text(errors='replace')[-500:]}")
 
-    def _watch(self, joiners: list[subprocess.Popen[str]]) -> None:
+    def _watch(self, joiners: list[subprocess.Popen[str]], notes: BinaryIO) -> None:
         """Until all have left; kill the node meanwhile."""
         begin = moved = time.monotonic()
         kills, left = [begin + self.seconds * part for part in NODE_KILLS_AT], 0
-        while any(process.poll() is None for process in joiners):
-            moment, before, left = time.monotonic(), left, self._left()
-            moved = moment if left != before else moved
+        while True:
+            over = all(process.poll() is not None for process in joiners)  # before looking: then nobody writes any more
+            moment, more = time.monotonic(), notes.read().count(b"\n")
+            left, moved = left + more, moment if more else moved
+            self.screen.done(left)
+            if over:
+                break
             if moment - moved > STALL_SECONDS_MAX:
                 return self.screen.say(f"nobody has left for {STALL_SECONDS_MAX:.0f} s: giving up")
             if kills and moment >= kills[0]:
@@ -101,19 +107,13 @@ class Run:
                 self._broker.kill()
                 self.kills += 1
                 self.screen.say(f"kill -9 node; it serves again after {self._broker.start():.2f} s")
-            self.screen.done(left)
             time.sleep(LOOK_SECONDS)
-        self.screen.done(self._left())
         if any(process.returncode for process in joiners):
             raise self._failed("process of subscribers")
 
-    def _left(self) -> int:
-        path = self._place / "notes"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
     def notes(self) -> list[dict[str, Any]]:
         """Of those that have left."""
-        return [json.loads(line) for line in (self._place / "notes").read_text().split("\n")[:-1]] if self._left() else []
+        return [json.loads(line) for line in (self._place / "notes").read_text().split("\n")[:-1]]
 
     def entries(self, name: str) -> list[Entry]:
         return [Entry(*json.loads(line)) for line in (self._place / name).read_text().splitlines()]

@@ -232,7 +232,5 @@ def policy(name: str, output: str, endpoint: str, keep_values: bool | None, dura
     if durability is not None:
         given["durability"] = None if durability == "node" else durability
     with zmqkit.connect(endpoint) as mq:
-        policies = {info.name: info.policy for info in mq.topics()}
-        now = policies.get(name, zmqkit.TopicPolicy())
-        now = mq.declare(name, replace(now, **given)) if given else known(mq, name, endpoint).policy
+        now = mq.declare(name, replace(mq.topic(name).info().policy, **given)) if given else known(mq, name, endpoint).policy
         print_rows([asdict(now)], output, list(asdict(now)))

@@ -71,7 +71,8 @@ class Feed(Listeners):
         self, sources: Sequence[Source], state: dict[str, Value], load: Callable[[Any], Any] | None, wake: Callable[[], None]
     ) -> None:
         super().__init__()
-        self.state, self.error = state, None
+        self.state = state
+        self.error: Exception | None = None
         self.sources = {source.subscription: source for source in sources}
         self.ready = Signal()  # the state is complete, or never will be
         self.loaded = False
@@ -89,8 +90,6 @@ class Feed(Listeners):
         self._events: Iterator[Event] = iter(())
         self._open = self._whole = False
         self._size = 0
-
-    error: Exception | None
 
     # -- the application's threads --------------------------------------------------------------------------------------
 
@@ -110,11 +109,10 @@ class Feed(Listeners):
     def take(self) -> Event | None:
         """The next one, if it is there. Raises Undecodable; then it is passed over."""
         with self._takers:
-            source = self._source
-            if source.given is not None:
-                source.at, source.given = source.given, None  # it came back for the next one
             while True:
                 source = self._source
+                if source.given is not None:
+                    source.at, source.given = source.given, None  # it came back for the next one
                 for event in self._events:
                     if source.gap is not None:
                         event, source.gap = event._replace(gap=source.gap), None
@@ -227,10 +225,8 @@ class Feed(Listeners):
                 source.done += item.size
                 if not isinstance(item.numbers, int):  # else it will get the state
                     source.miss(Gap(item.numbers[0], item.numbers[-1]))
-        first = self._waiting[-1][0]
-        first.gap = first.gap or UNKNOWN
-        self._source = first  # the state is told as its
-        self._missed = True
+        source.gap = source.gap or UNKNOWN
+        self._source, self._missed = source, True  # the state is told as the last one's
         self._bytes = 0
         self._waiting.clear()
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
-from zmqkit.machines.parts import TRIM, Row
+from zmqkit.machines.parts import TRIM, Row, move
 
 
 class History:
@@ -82,11 +82,7 @@ class History:
 
     def move(self, source: int, position: int) -> bool:
         """The batch at `source` now stands at `position`."""
-        try:
-            self.positions[self.positions.index(source, self.head)] = position
-        except ValueError:
-            return False
-        return True
+        return move(self.positions, source, position, self.head)
 
     # -- memory -------------------------------------------------------------------------------------------------------
 

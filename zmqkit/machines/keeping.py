@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from zmqkit import records
-from zmqkit.machines.parts import Row
+from zmqkit.machines.parts import Row, move
 from zmqkit.machines.topic import Topic
 from zmqkit.parcel import Parcel
 from zmqkit.updates import PIECE_KEYS, pieces
@@ -123,11 +123,7 @@ class Keeping:
 
     def move(self, source: int, position: int) -> bool:
         """The body at `source` now stands at `position`."""
-        try:
-            self.positions[self.positions.index(source)] = position
-        except ValueError:
-            return False
-        return True
+        return move(self.positions, source, position)
 
     def snapshot(self) -> records.Kept:
         return records.Kept(self._topic.number, *(column.tobytes() for column in self._columns))

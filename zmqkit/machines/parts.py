@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 TRIM = 4096  # how many taken rows a backlog keeps in front before it gives the memory back
 
 
+def move(positions: array[int], source: int, position: int, head: int = 0) -> bool:
+    """In a column, from `head` on: the body at `source` now stands at `position`. False: it is not there."""
+    try:
+        positions[positions.index(source, head)] = position
+    except ValueError:
+        return False
+    return True
+
+
 class Row(NamedTuple):
     qseq: int
     count: int  # type: ignore[assignment]
@@ -121,11 +130,7 @@ class Backlog:
 
     def move(self, source: int, position: int) -> bool:
         """The parcel at `source` now stands at `position`."""
-        try:
-            self.positions[self.positions.index(source, self.head)] = position
-        except ValueError:
-            return False
-        return True
+        return move(self.positions, source, position, self.head)
 
 
 class Batches:

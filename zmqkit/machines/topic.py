@@ -99,13 +99,14 @@ class Topic:
     # -- time -------------------------------------------------------------------------------------------------------
 
     @property
-    def deadline(self) -> float | None:
-        return self.ends[0][0] if self.ends else None
+    def deadline(self) -> float:
+        """When the first ttl runs out."""
+        return self.ends[0][0] if self.ends else inf
 
     def ended(self, now: float) -> list[str]:
         """Keys whose ttl has run out: to be deleted by an update."""
         found: dict[str, None] = {}
-        while self.ends and self.ends[0][0] <= now:
+        while self.deadline <= now:
             end, key = heappop(self.ends)
             value = self.values.get(key)
             if type(value) is tuple and value[1] == end:

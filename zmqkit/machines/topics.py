@@ -48,6 +48,7 @@ class Topics:
         self.by_number: dict[int, Hosted] = {}
         self._followed: dict[bytes, dict[int, Hosted]] = {}  # by client and the number of the subscription
         self._stirred: dict[int, Hosted] = {}  # there may be something to tell
+        self._ending: dict[int, Hosted] = {}  # that hold values with a ttl
         self._aged_at = 0.0
         self._ended: dict[str, int] = {}  # of topics that were deleted: the next number under the name
         self.binding = Binding(core)
@@ -111,6 +112,7 @@ class Topics:
         topic = hosted.topic
         del self.hosted[topic.name], self.by_number[topic.number]
         self._stirred.pop(topic.number, None)
+        self._ending.pop(topic.number, None)
         self._ended[topic.name] = topic.next_qseq + 1
         self._core.part(topic)
         for body in hosted.bodies():
@@ -172,7 +174,12 @@ class Topics:
         hosted.topic.land(what)
         self._stirred[number] = hosted
         if not hosted.topic.restoring:
+            self._look_for_ends(hosted)
             self._trim(hosted)
+
+    def _look_for_ends(self, hosted: Hosted) -> None:
+        if hosted.topic.ends:
+            self._ending[hosted.topic.number] = hosted
 
     def _trim(self, hosted: Hosted) -> None:
         ranges = hosted.topic.surplus(self._core.now)
@@ -260,14 +267,14 @@ class Topics:
 
     @property
     def deadline(self) -> float:
-        return min([hosted.topic.ends[0][0] for hosted in self.hosted.values() if hosted.topic.ends], default=inf)
+        return min([hosted.topic.deadline for hosted in self._ending.values()], default=inf)
 
     def tick(self) -> None:
         """Rule: a ttl that runs out is a deletion, made by the node; history grows old by itself."""
         core = self._core
-        for hosted in self.hosted.values():
+        for hosted in list(self._ending.values()):
             topic = hosted.topic
-            if topic.ends and topic.ends[0][0] <= core.now and not core.stopping:
+            if topic.deadline <= core.now and not core.stopping:
                 others = self._on_their_way(topic)
                 keys = [key for key in topic.ended(core.now) if key not in others]
                 if keys:
@@ -275,6 +282,8 @@ class Topics:
                     copies = self.binding.copies(topic, parcel)
                     seq = topic.number_messages(parcel.count)
                     self.put(topic, records.Put(topic.number, NOBODY, 1, parcel.count, 1, seq, core.now, parcel), copies or ())
+            if not topic.ends:
+                del self._ending[topic.number]
         if core.now >= self._aged_at + AGE_SECONDS:
             self._aged_at = core.now
             for hosted in self.hosted.values():
@@ -358,6 +367,7 @@ class Topics:
                 else:
                     keys, values, plain = unpacked(parcel)
                     topic.fold(keys, values, body.at, plain)
+            self._look_for_ends(hosted)
 
     def places(self) -> Iterator[tuple[int, int, int, int]]:
         """Topic, seq, count and position of every body that is needed."""
