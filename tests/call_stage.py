@@ -68,20 +68,10 @@ class CallHands:
 
 class CallStage(Stage):
     def caller(self, name: str = "caller") -> Caller:
-        process = self._client(name)
-        caller = Caller(process, ["s0"], Config(calls_max=0))
-        process.applications.append(caller)
-        process.start()
-        self.run(0.1)
-        return caller
+        return self.join(Caller(self._client(name), ["s0"], Config(calls_max=0)))
 
     def server(self, name: str = "worker", credit: int = 1, handlers: int = 1, run: float = 0.1) -> CallHands:
-        process = self._client(name)
-        hands = CallHands(process, credit, handlers)
-        process.applications.append(hands)
-        process.start()
-        self.run(run)
-        return hands
+        return self.join(CallHands(self._client(name), credit, handlers), run)
 
     def call(self, caller: Caller, count: int = 1, seconds: float = 20.0, run: float = 0.1, **given: Any) -> None:
         caller.call(count, seconds, **given)

@@ -6,7 +6,7 @@ Workers start what they may start at once, and finish only when the story says s
 from __future__ import annotations
 
 from math import inf
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from zmqkit import wire
 from zmqkit.machines import events as ev
@@ -20,6 +20,15 @@ from zmqkit.simulator.disk import Disk, DiskConfig
 from zmqkit.simulator.model import Model
 from zmqkit.simulator.net import Net, NetConfig
 from zmqkit.simulator.nodes import NodeProcess
+
+
+class InProcess(Protocol):
+    """An application of a simulated client."""
+
+    process: ClientProcess
+
+
+A = TypeVar("A", bound=InProcess)
 
 
 class Hands:
@@ -88,6 +97,13 @@ class Stage:
     def _client(self, name: str) -> ClientProcess:
         return ClientProcess(self.scheduler, self.net, self.oracle, name, 0.0, lambda: None)
 
+    def join(self, application: A, run: float = 0.1) -> A:
+        """It, and its process, begin."""
+        application.process.applications.append(application)
+        application.process.start()
+        self.run(run)
+        return application
+
     def producer(self, name: str = "producer", policy: dict[str, Any] | None = None) -> Producer:
         process = self._client(name)
         producer = Producer(process, "q", Config(messages_max=0))
@@ -105,12 +121,7 @@ class Stage:
         self.run(run)
 
     def worker(self, name: str = "worker", credit: int = 1, handlers: int = 1, run: float = 0.1) -> Hands:
-        process = self._client(name)
-        hands = Hands(process, credit, handlers)
-        process.applications.append(hands)
-        process.start()
-        self.run(run)
-        return hands
+        return self.join(Hands(self._client(name), credit, handlers), run)
 
     def cut(self, what: Producer | Hands, silent: bool = False) -> None:
         assert what.process.link is not None

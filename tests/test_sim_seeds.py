@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
+from seeds import digests, failures_and_hits
 
 from zmqkit.simulator.__main__ import main
 from zmqkit.simulator.config import FAULTS
@@ -25,26 +21,10 @@ def known() -> list[int]:
 ENDS = {f"call ended {end}" for end in ("OK", "ERROR", "END", "NO_WORKER", "UNDISPATCHED", "MAYBE_EXECUTED", "NOT_SENT")}
 
 
-def one(seed: int) -> tuple[int, str, Counter[str]]:
-    outcome = run_seed(seed)
-    seen = outcome.world.scheduler.hits + outcome.world.oracle.counts
-    return seed, f"{type(outcome.failure).__name__}: {outcome.failure}" if outcome.failure else "", seen
-
-
-def failures_and_hits(seeds: Iterable[int]) -> tuple[list[str], Counter[str]]:
-    failed, hits = list[str](), Counter[str]()
-    with ProcessPoolExecutor(2) as pool:
-        for seed, text, found in pool.map(one, seeds, chunksize=4):
-            hits += found
-            if text:
-                failed.append(f"{text}\n    again: python -m zmqkit.simulator --seed {seed} --trace")
-    return failed, hits
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_no_seed_loses_doubles_or_stalls_a_message() -> None:
-    failed, hits = failures_and_hits([*known(), *range(1, 141)])
+    failed, hits = failures_and_hits(run_seed, [*known(), *range(1, 141)])
     assert not failed, "\n".join(failed)
     assert FAULTS.keys() <= hits.keys(), f"never happened: {FAULTS.keys() - hits.keys()}"
     assert {*ENDS, "keys executed again", "reply STALE"} <= hits.keys(), f"never happened: {ENDS - hits.keys()}"
@@ -53,18 +33,13 @@ def test_no_seed_loses_doubles_or_stalls_a_message() -> None:
 @pytest.mark.gate
 @pytest.mark.timeout(900)
 def test_no_seed_of_many_loses_doubles_or_stalls_a_message() -> None:
-    failed, _ = failures_and_hits(range(10_000, 12_000))
+    failed, _ = failures_and_hits(run_seed, range(10_000, 12_000))
     assert not failed, "\n".join(failed)
 
 
 def test_two_runs_of_a_seed_are_the_same_run_also_under_another_hash_seed() -> None:
     program = "from zmqkit.simulator.world import run_seed; print(run_seed(5).world.scheduler.digest)"
-    digests = {run_seed(5).world.scheduler.digest}
-    for hash_seed in ("0", "1"):
-        environment = {"PYTHONHASHSEED": hash_seed}
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        digests.add(done.stdout.strip())
-    assert len(digests) == 1
+    assert digests(program) == {run_seed(5).world.scheduler.digest}
 
 
 def test_a_seed_draws_its_world_before_anything_runs() -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
+from seeds import digests, failures_and_hits
 
 from zmqkit.simulator.__main__ import main
 from zmqkit.simulator.clock import Scheduler
 from zmqkit.simulator.config import FAULTS, QUEUE_FAULTS, TOPIC_FAULTS, Config
-from zmqkit.simulator.world import run_seed
+from zmqkit.simulator.world import Outcome, run_seed
 from zmqkit.wire import Start
 
 # Seeds that once failed: a memory topic told before its log has it (5), a cut during a snapshot (25), a ttl of the old value (47), a window
@@ -31,26 +26,14 @@ def config(seed: int) -> Config:
     return Config.draw_topics(Scheduler(seed))
 
 
-def one(seed: int) -> tuple[int, str, Counter[str]]:
-    outcome = run_seed(seed, config(seed))
-    seen = outcome.world.scheduler.hits + outcome.world.oracle.counts
-    return seed, f"{type(outcome.failure).__name__}: {outcome.failure}" if outcome.failure else "", seen
-
-
-def failures_and_hits(seeds: Iterable[int]) -> tuple[list[str], Counter[str]]:
-    failed, hits = list[str](), Counter[str]()
-    with ProcessPoolExecutor(2) as pool:
-        for seed, text, found in pool.map(one, seeds, chunksize=4):
-            hits += found
-            if text:
-                failed.append(f"{text}\n    again: python -m zmqkit.simulator --topics --seed {seed} --trace")
-    return failed, hits
+def run(seed: int) -> Outcome:
+    return run_seed(seed, config(seed))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_no_seed_loses_or_makes_up_an_update_or_hides_a_gap() -> None:
-    failed, hits = failures_and_hits([*KNOWN, *range(1001, 1201)])
+    failed, hits = failures_and_hits(run, [*KNOWN, *range(1001, 1201)], "--topics ")
     assert not failed, "\n".join(failed)
     kinds = FAULTS.keys() - set(QUEUE_FAULTS) | TOPIC_FAULTS.keys()
     assert kinds <= hits.keys(), f"never happened: {kinds - hits.keys()}"
@@ -60,7 +43,7 @@ def test_no_seed_loses_or_makes_up_an_update_or_hides_a_gap() -> None:
 @pytest.mark.gate
 @pytest.mark.timeout(900)
 def test_no_seed_of_many_loses_or_makes_up_an_update_or_hides_a_gap() -> None:
-    failed, _ = failures_and_hits(range(20_000, 22_000))
+    failed, _ = failures_and_hits(run, range(20_000, 22_000), "--topics ")
     assert not failed, "\n".join(failed)
 
 
@@ -73,12 +56,7 @@ def test_two_runs_of_a_seed_are_the_same_run_also_under_another_hash_seed() -> N
             "print(run_seed(25, Config.draw_topics(Scheduler(25))).world.scheduler.digest)",
         )
     )
-    digests = {run_seed(25, config(25)).world.scheduler.digest}
-    for hash_seed in ("0", "1"):
-        environment = {"PYTHONHASHSEED": hash_seed}
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        digests.add(done.stdout.strip())
-    assert len(digests) == 1
+    assert digests(program) == {run(25).world.scheduler.digest}
 
 
 def test_a_world_of_topics_leaves_worlds_without_them_as_they_are() -> None:

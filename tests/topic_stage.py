@@ -56,12 +56,7 @@ class TopicStage(Stage):
             self.declare(**policy)
 
     def join_publisher(self, name: str = "publisher") -> Publisher:
-        process = self._client(name)
-        publisher = Publisher(process, ["t"], Config(updates_max=0))
-        process.applications.append(publisher)
-        process.start()
-        self.run(0.1)
-        return publisher
+        return self.join(Publisher(self._client(name), ["t"], Config(updates_max=0)))
 
     def declare(self, **policy: Any) -> None:
         self.ask("topic_declare", topic="t", policy=policy)
@@ -81,16 +76,12 @@ class TopicStage(Stage):
         self, who: str = "reader", prefixes: tuple[str, ...] = ("",), start: Start = Start.SNAPSHOT, window: int = 1 << 20,
         run: float = 0.1, book: Book | None = None, **more: Any,
     ) -> Follower:  # fmt: skip
-        process = self._client(who)
-        reader = Follower(process, window)
+        reader = Follower(self._client(who), window)
         if book is not None and book.position is not None:
             reader.follow(book, Start.POSITION, *book.position, **more)
         else:
             reader.follow(Book("t", prefixes), start, **more)
-        process.applications.append(reader)
-        process.start()
-        self.run(run)
-        return reader
+        return self.join(reader, run)
 
     def hold(self, reader: Follower) -> None:
         reader.hold_until = inf

@@ -15,15 +15,12 @@ from zmqkit.simulator.model import Key
 from zmqkit.wire import BackKind, Verdict
 
 
-class Producer:
-    """Puts batches into one queue until it has put enough, or is told to be quiet."""
+class Paced:
+    """Acts at random moments, `every` so many seconds on average, until nothing is `left`, or it is told to be quiet."""
 
-    def __init__(self, process: ClientProcess, queue: str, config: Config) -> None:
-        self.process, self.queue, self.config = process, queue, config
-        self.left = config.messages_max
-        self.unanswered: dict[int, int] = {}  # first number -> count
-        self.next = 1
-        self._random = process.scheduler.random(f"producer {process.name} {queue}")
+    def __init__(self, process: ClientProcess, name: str, left: int, every: float) -> None:
+        self.process, self.left, self._every = process, left, every
+        self._random = process.scheduler.random(name)
         self._at = process.clock.now()
 
     @property
@@ -33,11 +30,25 @@ class Producer:
     def quiet(self) -> None:
         self.left = 0
 
+    def is_due(self, now: float) -> bool:
+        """Then the next moment is drawn, too."""
+        due = self.left > 0 and now >= self._at
+        if due:
+            self._at = now + self._random.expovariate(1 / self._every)
+        return due
+
+
+class Producer(Paced):
+    """Puts batches into one queue."""
+
+    def __init__(self, process: ClientProcess, queue: str, config: Config) -> None:
+        super().__init__(process, f"producer {process.name} {queue}", config.messages_max, config.put_every)
+        self.queue, self.config = queue, config
+        self.unanswered: dict[int, int] = {}  # first number -> count
+        self.next = 1
+
     def pump(self, now: float) -> None:
-        if self.left <= 0 or now < self._at:
-            return
-        self._at = now + self._random.expovariate(1 / self.config.put_every)
-        if self.process.machine.has_room(self.queue, full=True):
+        if self.is_due(now) and self.process.machine.has_room(self.queue, full=True):
             self.put(self._random.randint(1, self.config.put_messages))
 
     def put(self, count: int) -> None:

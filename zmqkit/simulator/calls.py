@@ -8,6 +8,7 @@ from typing import Any
 from zmqkit.machines import events as ev
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.parcel import Parcel
+from zmqkit.simulator.applications import Paced
 from zmqkit.simulator.call_checks import ANSWERED, CallKey
 from zmqkit.simulator.clients import ClientProcess
 from zmqkit.simulator.config import Config
@@ -27,31 +28,25 @@ class Batch:
         self.parts = 0  # of a stream, so many came
 
 
-class Caller:
-    """Calls services until it has called enough, or is told to be quiet; changes its mind now and then."""
+class Caller(Paced):
+    """Calls services; changes its mind now and then."""
 
     def __init__(self, process: ClientProcess, services: list[str], config: Config) -> None:
-        self.process, self.services, self.config = process, services, config
-        self.left = config.calls_max
+        super().__init__(process, f"caller {process.name}", config.calls_max, config.call_every)
+        self.services, self.config = services, config
         self.next = 1
         self.batches: list[Batch] = []
-        self._random = process.scheduler.random(f"caller {process.name}")
-        self._at = process.clock.now()
         self._cancels: list[tuple[float, Batch, int]] = []
 
     @property
     def deadline(self) -> float:
-        return min([self._at if self.left > 0 else inf, *(at for at, _, _ in self._cancels)])
-
-    def quiet(self) -> None:
-        self.left = 0
+        return min([super().deadline, *(at for at, _, _ in self._cancels)])
 
     def pump(self, now: float) -> None:
         for cancel in [cancel for cancel in self._cancels if cancel[0] <= now]:
             self._cancels.remove(cancel)
             self.cancel(*cancel[1:])
-        if self.left > 0 and now >= self._at:
-            self._at = now + self._random.expovariate(1 / self.config.call_every)
+        if self.is_due(now):
             self._call_something(now)
 
     def _call_something(self, now: float) -> None:

@@ -12,6 +12,7 @@ from zmqkit.machines import events as ev
 from zmqkit.machines.following import Changes, Following, Loaded
 from zmqkit.machines.topics import Topics
 from zmqkit.parcel import Parcel
+from zmqkit.simulator.applications import Paced
 from zmqkit.simulator.books import Begun, Book, Followed
 from zmqkit.simulator.clients import ClientProcess
 from zmqkit.simulator.config import Config
@@ -26,29 +27,19 @@ PREFIXES = (("",), ("a.",), ("b.",), ("a.", "b."), ("a.1", "c."), ("a.", "a.1"),
 TTLS = (0.2, 1.0, 4.0)
 
 
-class Publisher:
-    """Updates topics until it has updated enough, or is told to be quiet."""
+class Publisher(Paced):
+    """Updates topics."""
 
     def __init__(self, process: ClientProcess, topics: list[str], config: Config) -> None:
-        self.process, self.topics, self.config = process, topics, config
-        self.left = config.updates_max
+        super().__init__(process, f"publisher {process.name}", config.updates_max, config.update_every)
+        self.topics, self.config = topics, config
         self.unanswered: dict[tuple[str, int], int] = {}  # topic and first number -> count
         self._next = dict.fromkeys(topics, 1)
-        self._random = process.scheduler.random(f"publisher {process.name}")
-        self._at = process.clock.now()
-
-    @property
-    def deadline(self) -> float:
-        return self._at if self.left > 0 else inf
-
-    def quiet(self) -> None:
-        self.left = 0
 
     def pump(self, now: float) -> None:
-        if self.left <= 0 or now < self._at:
+        if not self.is_due(now):
             return
         random, config = self._random, self.config
-        self._at = now + random.expovariate(1 / config.update_every)
         topic = random.choice(self.topics)
         if self.process.machine.has_room(TOPIC_MARK + topic, full=True):
             self.publish(topic, [self._update() for _ in range(random.randint(1, config.updates_batch))])
