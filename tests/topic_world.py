@@ -1,14 +1,29 @@
-"""What the tests of topics share: what an application makes of the events, and waiting for it."""
+"""What the tests of topics share: a node and a client of it, what an application makes of the events, and waiting for it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from handle_world import SOON, eventually
+import pytest
+from handle_world import SOON, eventually, world
 
 import zmqkit
 from zmqkit.handles.feed import Event
 from zmqkit.handles.topic import Subscription
+
+Pair = tuple[zmqkit.Node, zmqkit.Client]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    with world() as made:
+        yield made
+
+
+@pytest.fixture
+def mq(pair: Pair) -> zmqkit.Client:
+    return pair[1]
 
 
 class Fold:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,26 +19,14 @@ import click
 from zmqkit.cli.bench_call_roles import IDLE_WORKERS_MAX
 from zmqkit.cli.bench_load import MESSAGE_BYTES_MIN
 from zmqkit.cli.bench_queue import in_words
-from zmqkit.cli.bench_rounds import medians, rated, raw_concurrent, raw_echo, raw_ppp, roles
-from zmqkit.cli.processes import Broker, cpu_seconds, sigterm_as_interrupt
+from zmqkit.cli.bench_rounds import medians, node, rated, raw_concurrent, raw_echo, raw_ppp, roles
+from zmqkit.cli.processes import cpu_seconds, sigterm_as_interrupt
 
 ROLES = "bench_call_roles"
 IDLE_WORKERS = 1000
 SETTLING_SECONDS = 5.0  # connecting is not what is measured
 Row = dict[str, Any]
 Measure = Callable[[int, int], Row]  # one round of so many calls of that size
-
-
-@contextmanager
-def node() -> Iterator[Broker]:
-    """Calls are kept in memory whatever the node does with queues, so it has no journal."""
-    with tempfile.TemporaryDirectory(prefix="zmqkit-bench-") as directory:
-        broker = Broker(None, Path(directory, "log"), log_level="warning")
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.stop()
 
 
 def through_node(worker: str, caller: str, calls: int, size: int) -> Row:

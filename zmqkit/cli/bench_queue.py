@@ -17,6 +17,7 @@ import click
 
 from zmqkit.cli.bench_load import CLOCK, MESSAGE_BYTES_MIN, merge, percentiles
 from zmqkit.cli.bench_raw import appends
+from zmqkit.cli.bench_rounds import node
 from zmqkit.cli.processes import Broker, cpu_seconds, first_line, peak_memory_bytes, python, sigterm_as_interrupt, stop
 
 CREDIT1_WORKERS = 4
@@ -34,16 +35,12 @@ class Bench:
     @contextlib.contextmanager
     def _node(self) -> Iterator[Broker]:
         """A node with an empty journal; it and all processes started meanwhile are gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self._place) as directory:
-            journal = None if self._durability == "memory" else Path(directory, "journal")
-            broker = Broker(journal, Path(directory, "log"), durability=self._durability, log_level="warning")
+        with node(self._place, self._durability) as broker:
             try:
-                broker.start()
                 yield broker
             finally:
                 while self._processes:
                     stop(self._processes.pop())
-                broker.stop()
 
     def _start(self, role: str, endpoint: str, messages: int, module: str = "bench_roles") -> subprocess.Popen[str]:
         process = python(f"zmqkit.cli.{module}", role, endpoint, str(messages), str(self._size))

@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import click
 
-from zmqkit.cli.processes import first_line, python, stop
+from zmqkit.cli.processes import Broker, first_line, python, stop
 
 Result = dict[str, Any]
 FIGURES = ("per_s", "p50_us", "p99_us")
+
+
+@contextmanager
+def node(place: Path | None = None, durability: str = "memory") -> Iterator[Broker]:
+    """A broker whose files are in `place`, and gone in the end. With "memory" it has no journal; calls need none whatever it is."""
+    with tempfile.TemporaryDirectory(prefix="zmqkit-bench-", dir=place) as directory:
+        journal = None if durability == "memory" else Path(directory, "journal")
+        broker = Broker(journal, Path(directory, "log"), durability=durability, log_level="warning")
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.stop()
 
 
 class Roles:

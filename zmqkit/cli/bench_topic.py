@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import click
 import zmqkit
 from zmqkit.cli.bench_call import allow_descriptors
 from zmqkit.cli.bench_load import MESSAGE_BYTES_MIN
-from zmqkit.cli.bench_rounds import Roles, roles
+from zmqkit.cli.bench_rounds import Roles, node, roles
 from zmqkit.cli.bench_topic_roles import TOPIC
 from zmqkit.cli.processes import Broker, cpu_seconds, peak_memory_bytes, sigterm_as_interrupt
 
@@ -154,18 +153,6 @@ def compared(ours: Row, raw: Row) -> Row:
     work = sum(raw["cpu_us"].values()) / max(sum(ours["cpu_us"].values()), 0.01)
     rate = ours["deliveries_per_s"] / raw["deliveries_per_s"]
     return {"ratio_to": {"raw-zmq": round(rate, 3)}, "cpu_ratio_to": {"raw-zmq": round(work, 3)}}
-
-
-@contextmanager
-def node(place: Path, durability: str) -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory(dir=place) as directory:
-        journal = None if durability == "memory" else Path(directory, "journal")
-        broker = Broker(journal, Path(directory, "log"), durability=durability, log_level="warning")
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.stop()
 
 
 def of(system: str) -> Row:
