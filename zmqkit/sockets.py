@@ -28,7 +28,7 @@ STREAM_STALL_MS = 30_000
 CLONE_HWM_MESSAGES = 100_000  # more than that behind, and we begin anew
 DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
-ROUTER_LINGER_MS = 2000  # at the end the last confirms still leave
+ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 NEVER_UP = "connection refused"
 IN_DOUBT = {
     zmq.EVENT_CLOSED: NEVER_UP,
