@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aio_world import NOWHERE
-from call_world import Gate, gate, let_in_flight, new_name, patient, serving  # noqa: F401
+from call_world import Gate, gate, new_name, patient, serving  # noqa: F401
 from handle_world import SOON, cut, eventually, freeze, in_thread
 
 import zmqkit
