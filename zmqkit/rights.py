@@ -1,0 +1,74 @@
+"""Rights: what a user may do here, to which names, and how much of it. Pure values: `security` reads them from files, machines ask.
+
+Rule 1  What no grant covers is refused.
+Rule 2  A user is a CURVE key, in Z85: what a peer calls itself counts for nothing.
+Rule 3  Rights are looked up when a command comes, by the user of its link: a reload holds for links that are up.
+Rule 4  Where nobody has to show a key there is one user, ANYBODY, who may do everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from math import inf
+from typing import NamedTuple
+
+ANYBODY = ""  # the user of every link where no keys are asked for, and of links inside the process
+
+
+class Role(StrEnum):
+    PUBLISH = "publish"  # put messages into queues, updates into topics
+    CONSUME = "consume"  # take messages, settle them, look at a queue
+    CALL = "call"
+    SERVE = "serve"
+    SUBSCRIBE = "subscribe"
+    ADMIN = "admin"  # declare, purge, pause, delete, redrive, bind
+
+
+class Grant(NamedTuple):
+    role: Role
+    names: str  # a glob: `orders.*`
+
+
+class Limits(NamedTuple):
+    """What one user may have at a time, over all its links."""
+
+    connections: float = inf
+    in_flight: float = inf  # messages and calls leased to it, and calls of its own
+    bytes: float = inf  # a second, published
+    queues: float = inf  # and topics, that came into being by it
+    subscriptions: float = inf
+
+
+class Rights:
+    """`name` is for people: logs, listings, `zmqkit.current().user`."""
+
+    __slots__ = ("_known", "grants", "limits", "name")
+
+    def __init__(self, name: str, grants: tuple[Grant, ...], limits: Limits = Limits()) -> None:  # noqa: B008 - a value
+        self.name, self.grants, self.limits = name, grants, limits
+        self._known: dict[tuple[Role, str], bool] = {}
+
+    def may(self, role: Role, name: str) -> bool:
+        known = self._known.get((role, name))
+        if known is None:
+            known = any(grant.role is role and fnmatchcase(name, grant.names) for grant in self.grants)
+            if len(self._known) < KNOWN_MAX:
+                self._known[role, name] = known
+        return known
+
+
+KNOWN_MAX = 1000  # answers of one user's that are remembered: names come from outside
+EVERYTHING = Rights("", tuple(Grant(role, "*") for role in Role))
+
+
+class Access:
+    """Who may connect at all, and with what rights. `users` is replaced as a whole when the files change."""
+
+    def __init__(self, users: Mapping[str, Rights] | None = None) -> None:
+        self.users: Mapping[str, Rights] = {ANYBODY: EVERYTHING} if users is None else users
+
+    def of(self, user: str) -> Rights | None:
+        """None: a stranger."""
+        return self.users.get(user)
