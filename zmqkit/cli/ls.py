@@ -21,9 +21,7 @@ def ls(timeout: float, interface: str | None, output: str) -> None:
     """
     found = zmqkit.discover(timeout, interface)
     rows = [{**one._asdict(), "fingerprint": one.fingerprint or None, "trusted": trusted(one.fingerprint)} for one in found]
-    print_rows(rows, output, COLUMNS)
-    if not rows:
-        click.echo("no node answered: nodes announce themselves with `zmqkit broker --announce`", err=True)
+    print_rows(rows, output, COLUMNS, empty="no node answered: nodes announce themselves with `zmqkit broker --announce`")
 
 
 def trusted(fingerprint: str) -> bool | None:

@@ -38,13 +38,14 @@ class Browser(Mdns):
 
     changed    called with the new `found` after each change, on the browser's own thread: it must only wake somebody
     interface  where to listen; see `interfaces.chosen`
+    patience   where mDNS is not possible, that is in the log, and tried again and again; False: it is in `failure`, and all is over
     """
 
-    def __init__(self, changed: Changed | None = None, interface: str | None = None, service: str = SERVICE) -> None:
+    def __init__(self, changed: Changed | None = None, interface: str | None = None, service: str = SERVICE, patience: bool = True) -> None:
         self.found: tuple[Found, ...] = ()
         self._changed, self._interface, self._service = changed, interface, service
         self._table, self._told = Table(), set[str]()
-        super().__init__("zmqkit-browse")
+        super().__init__("zmqkit-browse", patience)
 
     @property
     def dropped(self) -> dict[str, int]:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from zmqkit.wire import VERSION
 
 SERVICE = "_zmqkit._tcp.local."
-TEXT_BYTES_MAX = 253
 NAME_BYTES_MAX = 200  # of a node's name in a record; a longer one is cut
 _LABEL_CHARS_MAX = 50  # of the name in an instance's label of 63 bytes: behind it stand "-", eight digits, and "-2" if it was taken
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -61,7 +60,7 @@ def short(node: str) -> str:
 
 
 def read_text(raw: bytes) -> Text:
-    """Of a TXT record: strings, each behind a byte with its length. Raises Refused."""
+    """Of a TXT record: strings, each behind a byte with its length, so none is over 255 bytes. Raises Refused."""
     fields: dict[bytes, bytes] = {}
     at = 0
     while at < len(raw):
@@ -85,8 +84,6 @@ def _read(fields: dict[bytes, bytes], key: bytes) -> str:
         value = fields[key].decode()
     except (KeyError, UnicodeDecodeError):
         raise Refused("malformed text") from None
-    if len(fields[key]) > TEXT_BYTES_MAX:
-        raise Refused("too long a text")
     if not value.isprintable():
         raise Refused("unprintable text")
     return value

@@ -1,4 +1,4 @@
-"""zeroconf in a thread of its own, for as long as it is wanted. Where mDNS is not possible, it says so once and tries again."""
+"""zeroconf in a thread of its own, for as long as it is wanted. Where mDNS is not possible, that is said once and tried again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ log = getLogger("zmqkit.discovery")
 
 
 class Mdns:
-    """What lives on zeroconf. `_work` runs until it is cancelled; whatever it raises, it is begun again."""
+    """What lives on zeroconf. `_work` runs until it is cancelled, and begins again when it fails; without `patience` that is the end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: bool = True) -> None:
         self.failure: Error | None = None  # why mDNS is not possible now
         self.failed = threading.Event()
+        self._patience = patience
         self._pid = os.getpid()
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -56,7 +57,9 @@ class Mdns:
             try:
                 await self._work()
             except (Error, OSError, RuntimeError, ZeroconfError) as error:
-                self._fail(error)
+                self._fail(error if isinstance(error, Error) else Error(f"mDNS failed: {error or type(error).__name__}"))
+            if not self._patience:
+                return
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _work(self) -> None:
@@ -66,10 +69,10 @@ class Mdns:
         self.failure = None
         self.failed.clear()
 
-    def _fail(self, error: Exception) -> None:
-        if self.failure is None:
-            log.warning("%s (trying again every %.0f s)", error, RETRY_SECONDS)
-        self.failure = error if isinstance(error, Error) else Error(f"mDNS failed: {error or type(error).__name__}")
+    def _fail(self, error: Error) -> None:
+        if self.failure is None and self._patience:
+            log.warning("%s (this is tried again every %.0f s)", error, RETRY_SECONDS)
+        self.failure = error
         self.failed.set()
 
 

@@ -16,10 +16,11 @@ from ipaddress import IPv4Address
 from math import inf
 from typing import NamedTuple
 
-from zmqkit.discovery.found import TEXT_BYTES_MAX, Found, Refused, Text, read_text, short
+from zmqkit.discovery.found import Found, Refused, Text, read_text, short
 
 ENTRIES_MAX = 256
 ADDRESSES_MAX = 8  # of one host
+NAME_BYTES_MAX = 253  # of an instance or a host
 LIFE_SECONDS_MAX = 4500.0
 WHOLE_SECONDS = 5.0  # an instance of which not all has come by then is forgotten
 CHANCE_SECONDS = 1.0  # and from then on, another may take its place
@@ -154,8 +155,7 @@ class Table:
             return
         if not 1 <= record.port <= 65535:
             raise Refused("absurd port")
-        if not record.server.isprintable() or len(record.server) > TEXT_BYTES_MAX:
-            raise Refused("unprintable name")
+        _check_name(record.server)
         entry.port, entry.service_seconds, entry.service_until = record.port, until - now, until
         self._move(entry, record.server.lower())
         if entry.wanting is None:
@@ -209,8 +209,7 @@ class Table:
     # -- room ---------------------------------------------------------------------------------------------------------
 
     def _admit(self, key: str, instance: str, now: float) -> _Entry:
-        if not instance.isprintable() or len(instance.encode(errors="replace")) > TEXT_BYTES_MAX:
-            raise Refused("unprintable name")
+        _check_name(instance)
         if len(self._entries) >= ENTRIES_MAX:
             self._make_room(key, now)
         entry = self._entries[key] = _Entry(instance, now)
@@ -296,6 +295,11 @@ class Table:
         for entry in self._entries.values():
             moments += entry.until, max(entry.ask_at, self._asked_at + ASK_SECONDS)
         return min(moments)
+
+
+def _check_name(name: str) -> None:
+    if not name.isprintable() or len(name.encode(errors="replace")) > NAME_BYTES_MAX:
+        raise Refused("absurd name")
 
 
 def _says(entry: _Entry, record: Pointer | Service | Words) -> bool:

@@ -25,7 +25,7 @@ def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Foun
     """
     from zmqkit.discovery.browser import Browser  # zeroconf takes its time, and most processes never look for anybody
 
-    with Browser(interface=interface) as browser:
+    with Browser(interface=interface, patience=False) as browser:
         if browser.failed.wait(seconds(timeout)) and browser.failure is not None:
             raise browser.failure
         return list(browser.found)
