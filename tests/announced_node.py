@@ -1,4 +1,7 @@
-"""A node that announces itself, in a process of its own: ENDPOINT JOURNAL NAME LIFE. It says `ready ENDPOINT` and serves until it is killed."""
+"""A node that announces itself, in a process of its own: ENDPOINT JOURNAL NAME LIFE.
+
+It says `ready ENDPOINT` and serves until it is killed.
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ class Watch:
         self._changed = threading.Condition()
         self._found: tuple[Found, ...] = ()
         self.browser = Browser(self._see, interface=LOOPBACK, **options)
+        assert self.browser.tried.wait(SOON) and self.browser.failure is None
 
     def _see(self, found: tuple[Found, ...]) -> None:
         with self._changed:

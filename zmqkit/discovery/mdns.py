@@ -28,7 +28,7 @@ class Mdns:
 
     def __init__(self, name: str, patience: bool = True) -> None:
         self.failure: Error | None = None  # why mDNS is not possible now
-        self.failed = threading.Event()
+        self.tried = threading.Event()  # once or more often: `failure` says with what success
         self._patience = patience
         self._pid = os.getpid()
         self._begun = threading.Event()
@@ -67,13 +67,13 @@ class Mdns:
 
     def _well(self) -> None:
         self.failure = None
-        self.failed.clear()
+        self.tried.set()
 
     def _fail(self, error: Error) -> None:
         if self.failure is None and self._patience:
             log.warning("%s (this is tried again every %.0f s)", error, RETRY_SECONDS)
         self.failure = error
-        self.failed.set()
+        self.tried.set()
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,12 @@ def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Foun
     """
     from zmqkit.discovery.browser import Browser  # zeroconf takes its time, and most processes never look for anybody
 
+    limit = seconds(timeout)
     with Browser(interface=interface, patience=False) as browser:
-        if browser.failed.wait(seconds(timeout)) and browser.failure is not None:
+        browser.tried.wait()
+        if browser.failure is not None:
             raise browser.failure
+        threading.Event().wait(limit)
         return list(browser.found)
 
 
