@@ -35,11 +35,13 @@ class Watch:
     def __init__(self, **options: Any) -> None:
         self._changed = threading.Condition()
         self._found: tuple[Found, ...] = ()
+        self._repeated = False
         self.browser = Browser(self._see, interface=LOOPBACK, **options)
         assert self.browser.tried.wait(SOON) and self.browser.failure is None
 
     def _see(self, found: tuple[Found, ...]) -> None:
         with self._changed:
+            self._repeated |= found == self._found
             self._found = found
             self._changed.notify_all()
 
@@ -55,6 +57,7 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self.browser.close()
+        assert not self._repeated, "it told of a change where there was none"
 
 
 def text_of(fields: dict[str, str | bytes]) -> bytes:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import queue
 import sys
-import threading
 
 import zmqkit
 from zmqkit.discovery.browser import Browser
 
 
 def find(interface: str, name: str) -> str:
-    while not (found := [one for one in zmqkit.discover(1.0, interface) if one.name == name]):
-        pass
-    return found[0].endpoint
+    endpoints: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with Browser(lambda found: [endpoints.put(one.endpoint) for one in found if one.name == name] and None, interface=interface):
+        return endpoints.get()
 
 
 def overhears(interface: str, name: str) -> bool:
     """Does who listens on the loopback interface alone hear of it, while somebody listens on the other one?"""
-    changed = threading.Event()
-    with Browser(interface="lo") as here, Browser(lambda found: changed.set(), interface=interface):
+    with Browser(interface="lo") as here:
         here.tried.wait()
-        changed.wait()
-        return any(one.name == name for one in (*here.found, *zmqkit.discover(1.0, "lo")))
+        find(interface, name)
+        return any(one.name == name for one in here.found)
 
 
 def lose(mq: zmqkit.Client) -> str:

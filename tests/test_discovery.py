@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import random
 import signal
 import sys
@@ -82,7 +81,6 @@ def test_a_node_is_found_by_who_looked_before_and_after_and_gone_as_soon_as_it_c
                 assert mq.queue("q").put(1).seq == 1
             with Watch() as after:
                 assert after.until(named(name)) == [one]
-                eventually(lambda: one in zmqkit.discover(0.5))
         before.until(lambda found: not named(name)(found))
 
 
@@ -91,7 +89,7 @@ def test_a_node_in_asyncio_announces_and_discovers_too() -> None:
 
     async def run() -> None:
         async with zmqkit.aio.Node(EVERYWHERE, name=name, announce=True) as node:
-            while not (found := named(name)({one.node: one for one in await zmqkit.aio.discover(0.5)})):
+            while not (found := named(name)({one.node: one for one in await zmqkit.aio.discover()})):
                 pass
             assert found[0].endpoint == node.endpoint
 
@@ -102,12 +100,19 @@ def test_a_node_in_asyncio_announces_and_discovers_too() -> None:
 
 def test_a_node_that_was_killed_ends_with_its_life_and_one_that_lives_does_not(tmp_path: Path) -> None:
     dies, lives = new_node(), new_node()
-    with Watch() as watch, process(tmp_path / "dies", dies, life=3) as (node, _), process(tmp_path / "lives", lives, life=3):
-        watch.until(lambda found: named(dies)(found) and named(lives)(found))
-        node.send_signal(signal.SIGKILL)
-        watch.until(lambda found: not named(dies)(found))
-        # The other one has had the same time to vanish: it was asked, and answered.
-        assert watch.until(named(lives))
+    with Watch() as watch, process(tmp_path / "lives", lives, life=3):
+        watch.until(named(lives))
+        with process(tmp_path / "dies", dies, life=3) as (node, _):
+            watch.until(named(dies))
+            node.send_signal(signal.SIGKILL)
+            vanished: list[int] = []
+
+            def ended(found: dict[str, Found]) -> bool:
+                vanished.append(not named(lives)(found))
+                return not named(dies)(found)
+
+            watch.until(ended)
+            assert not any(vanished)  # though it has been here for longer: it was asked, and answered
 
 
 def test_a_node_that_was_killed_and_restarts_at_another_port_is_the_same_and_has_moved(tmp_path: Path) -> None:
@@ -251,9 +256,7 @@ def test_ls_lists_a_broker_until_sigterm() -> None:
             assert node.stdout is not None
             endpoint = node.stdout.readline().split()[1]
             watch.until(named(name))
-            mine = [line.split() for line in succeeds("ls", **here) if line.startswith(name)]
-            assert mine == [[name, endpoint, "-", "-"]]
-            rows = [json.loads(line) for line in succeeds("ls", "-o", "jsonl", "--timeout", "1500ms", "--mdns-interface", "lo")]
+            rows = [json.loads(line) for line in succeeds("ls", "-o", "jsonl", "--timeout", "2500ms", "--mdns-interface", "lo")]
             row = next(row for row in rows if row["name"] == name)
             assert (row["endpoint"], row["fingerprint"], row["trusted"], row["version"]) == (endpoint, None, None, 1)
         finally:
@@ -262,25 +265,14 @@ def test_ls_lists_a_broker_until_sigterm() -> None:
         assert node.wait(SOON) == 0
 
 
-def test_ls_says_on_stderr_that_nobody_is_there_and_that_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zmqkit, "discover", lambda timeout, interface: [])  # on the loopback interface, other tests may be there
+def test_ls_prints_a_table_or_says_on_stderr_that_nobody_is_there_which_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Found("ada", ENDPOINT, "", new_node(), 1, (ENDPOINT,))]
+    monkeypatch.setattr(zmqkit, "discover", lambda timeout, interface: found)  # where other tests are, somebody may be found
+    assert [line.split() for line in CliRunner().invoke(command, ["ls"]).stdout.splitlines()][1:] == [["ada", ENDPOINT, "-", "-"]]
+    found.clear()
     done = CliRunner().invoke(command, ["ls"])
     assert done.exit_code == 0 and done.stdout == "" and "zmqkit broker --announce" in done.stderr
 
 
 def test_ls_fails_with_one_line_where_mdns_is_not_possible() -> None:
     assert "no interface 'nix'" in fails(1, "ls", "--mdns-interface", "nix")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_withdraws_nothing() -> None:
-    service, text = new_service(), Text("parent", "", new_node())
-    with Watch(service=service) as watch, announced(text, service) as announcement:
-        watch.until(lambda found: text.node in found)
-        child = os.fork()
-        if child == 0:
-            announcement.close()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        with Watch(service=service) as later:
-            later.until(lambda found: text.node in found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable
@@ -30,14 +29,13 @@ class Mdns:
         self.failure: Error | None = None  # why mDNS is not possible now
         self.tried = threading.Event()  # once or more often: `failure` says with what success
         self._patience = patience
-        self._pid = os.getpid()
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """What was announced is withdrawn. May be called twice."""
-        if self._pid != os.getpid() or not self._thread.is_alive():
+        """What was announced is withdrawn. May be called twice, and does nothing in a forked child, where no thread lives on."""
+        if not self._thread.is_alive():
             return
         self._begun.wait()
         with contextlib.suppress(RuntimeError):  # its loop has just ended

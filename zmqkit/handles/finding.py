@@ -20,6 +20,7 @@ NO_KEY = ""
 def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Found]:
     """The nodes that answer within `timeout` seconds, by name. What they say of themselves is a hint: only their key proves it.
 
+    timeout    who was asked by somebody else just now may take more than a second
     interface  where to ask: a name such as eth0, or an address; else $ZMQKIT_MDNS_INTERFACE, else everywhere
 
     Raises Error where mDNS is not possible.
