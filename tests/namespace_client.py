@@ -11,7 +11,13 @@ from zmqkit.discovery.browser import Browser
 
 def find(interface: str, name: str) -> str:
     endpoints: queue.SimpleQueue[str] = queue.SimpleQueue()
-    with Browser(lambda found: [endpoints.put(one.endpoint) for one in found if one.name == name] and None, interface=interface):
+
+    def look(found: tuple[zmqkit.Found, ...]) -> None:
+        for one in found:
+            if one.name == name:
+                endpoints.put(one.endpoint)
+
+    with Browser(look, interface=interface):
         return endpoints.get()
 
 

@@ -22,10 +22,11 @@ from mdns_world import LOOPBACK, Voice, Watch, honest_text, new_node, new_servic
 
 import zmqkit
 from zmqkit.cli.main import zmqkit as command
-from zmqkit.discovery import mdns
+from zmqkit.discovery import announcement, mdns
 from zmqkit.discovery.announcement import Announcement
 from zmqkit.discovery.browser import Browser
 from zmqkit.discovery.found import Found, Text, label
+from zmqkit.discovery.interfaces import Place
 from zmqkit.discovery.table import ENTRIES_MAX
 from zmqkit.handles.finding import Follower
 
@@ -41,11 +42,11 @@ def only_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def announced(text: Text, service: str, endpoint: str = ENDPOINT) -> Iterator[Announcement]:
-    announcement = Announcement(text, [endpoint], service=service)
+    one = Announcement(text, [endpoint], service=service)
     try:
-        yield announcement
+        yield one
     finally:
-        announcement.close()
+        one.close()
 
 
 @contextmanager
@@ -154,6 +155,16 @@ def test_one_that_closes_before_it_was_announced_is_never_found() -> None:
                 pass
         with announced(Text("bold", "", new_node()), service):
             assert [one.name for one in watch.until(lambda found: list(found.values()))] == ["bold"]
+
+
+def test_a_node_whose_addresses_change_is_announced_at_the_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, service, places = Text("laptop", "", new_node()), new_service(), [Place(4711, ("127.0.0.2",), (LOOPBACK,))]
+    monkeypatch.setattr(announcement, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(announcement, "place", lambda endpoints, here: places[0])
+    with Watch(service=service) as watch, announced(text, service):
+        watch.until(lambda found: text.node in found and found[text.node].endpoint == "tcp://127.0.0.2:4711")
+        places[0] = Place(4711, ("127.0.0.3",), (LOOPBACK,))
+        watch.until(lambda found: text.node in found and found[text.node].endpoint == "tcp://127.0.0.3:4711")
 
 
 # -- lies, floods, rubbish ----------------------------------------------------------------------------------------------

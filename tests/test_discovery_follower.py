@@ -121,5 +121,6 @@ def test_what_is_not_on_the_interface_cannot_be_announced_there(endpoints: list[
         place(endpoints, [LAN])
 
 
-def test_an_address_on_a_network_of_ours_is_nearer() -> None:
-    assert sorted(["10.0.0.1", "192.168.1.9"], key=lambda address: distance(address, [LO, LAN])) == ["192.168.1.9", "10.0.0.1"]
+def test_an_address_on_a_network_of_ours_is_nearer_and_one_that_is_everywhere_comes_last() -> None:
+    addresses = ["127.0.0.1", "10.0.0.1", "192.168.1.9"]
+    assert sorted(addresses, key=lambda address: distance(address, [LO, LAN])) == ["192.168.1.9", "10.0.0.1", "127.0.0.1"]

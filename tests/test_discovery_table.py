@@ -120,6 +120,13 @@ def test_all_addresses_of_a_host_are_kept_and_the_nearest_comes_first() -> None:
     assert one.endpoint == "tcp://192.168.1.7:5555" and one.endpoints == ("tcp://192.168.1.7:5555", "tcp://10.0.0.1:5555")
 
 
+def test_of_two_addresses_as_near_the_newest_comes_first() -> None:
+    told = pieces()
+    table = heard(told)
+    table.hear([told[3]._replace(packed=socket.inet_aton("10.0.0.9"))], BEGIN + 0.5)
+    assert found(table)[NODE].endpoints == ("tcp://10.0.0.9:5555", "tcp://10.0.0.1:5555")
+
+
 @pytest.mark.parametrize("kind", [0, 1], ids=["pointer", "service"])
 def test_a_goodbye_ends_it(kind: int) -> None:
     table = heard(pieces())

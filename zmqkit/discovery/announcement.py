@@ -45,8 +45,8 @@ class Announcement(Mdns):
                     continue  # no address is left: they come back, or others
                 if now != here:
                     here = now
+                    info.addresses = list(here.addresses)  # first: what is said by a new interface is to be true there
                     await zeroconf.async_update_interfaces(list(here.interfaces))
-                    info.addresses = list(here.addresses)
                     await (await zeroconf.async_update_service(info))
 
     def _info(self, here: Place) -> ServiceInfo:

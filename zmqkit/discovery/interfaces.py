@@ -69,7 +69,9 @@ def place(endpoints: Sequence[str], here: Sequence[Local]) -> Place:
 
 
 def distance(address: str, here: Sequence[Local]) -> int:
-    """0: on a network of ours; 1: somewhere else."""
+    """0: on a network of ours; 1: somewhere else; 2: on this machine, if it was said on this machine."""
+    if not _beyond(address):
+        return 2
     return int(not any(IPv4Address(address) in local.network for local in here))
 
 

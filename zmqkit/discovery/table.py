@@ -250,8 +250,9 @@ class Table:
         nodes: dict[str, Found] = {}
         for entry in sorted(self._entries.values(), key=lambda entry: entry.heard):
             if entry.wanting is None and entry.text is not None:
-                addresses = sorted((str(IPv4Address(packed)) for packed in self._servers[entry.server]), key=rank)
-                endpoints = tuple(f"tcp://{address}:{entry.port}" for address in addresses)
+                known = self._servers[entry.server]
+                addresses = [str(IPv4Address(packed)) for packed in sorted(known, key=known.__getitem__, reverse=True)]  # the newest first
+                endpoints = tuple(f"tcp://{address}:{entry.port}" for address in sorted(addresses, key=rank))
                 text = entry.text
                 nodes[text.node] = Found(text.name, endpoints[0], text.fingerprint, text.node, text.version, endpoints)
         return tuple(sorted(nodes.values(), key=lambda found: (found.name, found.node)))
