@@ -226,6 +226,14 @@ def test_an_absurd_port_is_refused_and_the_known_one_stays() -> None:
     assert found(table)[NODE].endpoint == "tcp://10.0.0.1:5555"
 
 
+def test_rubbish_about_a_known_one_that_waits_for_its_new_address_does_not_put_it_out() -> None:
+    table = heard(pieces())
+    table.hear([pieces()[1]._replace(server="elsewhere.local.")], BEGIN + 1)
+    table.hear([pieces(port=0)[1], Words(instance_of(NODE), b"rubbish", 120.0)], BEGIN + 1)
+    table.hear([pieces()[3]._replace(server="elsewhere.local.", packed=bytes([10, 0, 0, 2]))], BEGIN + 2)
+    assert found(table)[NODE].endpoint == "tcp://10.0.0.2:5555"
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.251", "255.255.255.255", "240.0.0.1"])
 def test_an_address_where_nobody_can_be_is_refused(address: str) -> None:
     table = heard(pieces(address=address))

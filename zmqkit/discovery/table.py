@@ -142,7 +142,7 @@ class Table:
         try:
             self._take(entry, record, until, now)
         except Refused:
-            if entry.wanting is not None:
+            if entry.text is None or not entry.port:  # it was never believed
                 self._forget(key)
             raise
         entry.heard = now
