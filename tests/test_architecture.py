@@ -37,6 +37,7 @@ PURE_ROOMS_BELOW = {"errors", "fields", "wire", "framing", "parcel", "updates", 
 MAY_IMPORT = {
     "zmq": {"sockets", "security", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},
     "zeroconf": {"discovery"},
+    "ifaddr": {"discovery"},
     "click": {"cli"},
     "rich": {"cli"},
     "time": {"reactor", "journal", "cli"},

@@ -10,6 +10,7 @@
 """
 
 from zmqkit import aio
+from zmqkit.discovery.found import Found
 from zmqkit.errors import (
     AddressInUse,
     Closed,
@@ -41,6 +42,7 @@ from zmqkit.handles.crew import Service
 from zmqkit.handles.current import Current, current
 from zmqkit.handles.delivery import Batch, Delivery, Reject, Retry, Snooze
 from zmqkit.handles.feed import Event
+from zmqkit.handles.finding import discover
 from zmqkit.handles.node import Node
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.queue import Queue
@@ -53,7 +55,7 @@ from zmqkit.machines.policy import Backoff, QueuePolicy, TopicPolicy
 __version__ = "0.1.0"
 
 __all__ = [
-    "aio", "Node", "connect", "Client", "Queue", "QueuePolicy", "Backoff",
+    "aio", "Node", "connect", "discover", "Found", "Client", "Queue", "QueuePolicy", "Backoff",
     "Receipt", "BatchReceipt", "PutFuture",
     "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
     "CallFuture", "Stream", "Service", "Serving", "current", "Current",

@@ -14,15 +14,15 @@ threads. `mq.aio` and `q.aio` are the twins of handles that exist; `Delivery` an
 from zmqkit.aio.calling import Answer, Stream
 from zmqkit.aio.consumer import BatchConsumer, Consumer, Work
 from zmqkit.aio.delivery import Batch, Delivery
-from zmqkit.aio.peer import Client, Node, connect
+from zmqkit.aio.peer import Client, Node, connect, discover
 from zmqkit.aio.putting import Confirm
 from zmqkit.aio.queue import DeadLetters, Queue
 from zmqkit.aio.serving import Serving
 from zmqkit.aio.topic import Subscription, Topic
 from zmqkit.handles import client, node, queue, topic
 
-__all__ = ["connect", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery", "Batch",
-           "Answer", "Stream", "Serving", "Topic", "Subscription"]  # fmt: skip
+__all__ = ["connect", "discover", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery",
+           "Batch", "Answer", "Stream", "Serving", "Topic", "Subscription"]  # fmt: skip
 
 # The floor below knows no asyncio: the twins hang themselves onto its handles.
 client.Client.aio = property(lambda twin: Client(twin, None, lazy=True))  # type: ignore[assignment]

@@ -13,8 +13,9 @@ from zmqkit.aio.calling import Answer, Stream, sender_of
 from zmqkit.aio.queue import Queue
 from zmqkit.aio.serving import Serving
 from zmqkit.aio.topic import Topic
+from zmqkit.discovery.found import Found
 from zmqkit.errors import Closed
-from zmqkit.handles import client, node
+from zmqkit.handles import client, finding, node
 from zmqkit.handles.admin import Policy, QueueInfo, TopicInfo, declaring, listing
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Sender
 from zmqkit.handles.connecting import made
@@ -238,6 +239,11 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     return Client(made(endpoints, limit, lazy=True, spread=spread), limit, lazy)
 
 
+async def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Found]:
+    """The nodes that answer within `timeout` seconds; see `zmqkit.discover`."""
+    return await asyncio.get_running_loop().run_in_executor(None, finding.discover, timeout, interface)
+
+
 class Node(Peer):
     """Hosts queues at the given endpoints: `async with` it, or `await` it, to begin. Arguments as those of `zmqkit.Node`.
 
@@ -246,11 +252,11 @@ class Node(Peer):
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
                  mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
-                 clone_topic: str = "clone") -> None:  # fmt: skip
+                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None) -> None:  # fmt: skip
         super().__init__()
         self._open: Callable[[], node.Node] = partial(
             node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-            clone_topic=clone_topic,
+            clone_topic=clone_topic, announce=announce, mdns_interface=mdns_interface,
         )  # fmt: skip
         self._twin: node.Node | None = None
 
@@ -306,9 +312,7 @@ class Node(Peer):
         return self
 
     async def _close(self, timeout: float) -> None:
-        titanic = self._peer._titanic
-        if titanic is not None:
-            await asyncio.get_running_loop().run_in_executor(None, titanic.close, timeout)
+        await asyncio.get_running_loop().run_in_executor(None, self._peer._retire, timeout)
         await super()._close(timeout)
 
     def __await__(self) -> Generator[Any, None, Node]:

@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 import zmqkit
-from zmqkit.cli.options import DEFAULT_ENDPOINT
+from zmqkit.cli.options import DEFAULT_ENDPOINT, interface_option
 
 LOOK_SECONDS = 0.25  # how soon a node whose journal failed ends its process
 LEVELS = ["debug", "info", "warning", "error"]
@@ -36,11 +36,13 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--clone", metavar="ENDPOINT",
               help="Where Clone clients ask for snapshots (12/CHP); updates leave and come at the next two ports.")  # fmt: skip
 @click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
+@click.option("--announce", is_flag=True, help="Let others find this node by mDNS: its name, where it is, and its key's fingerprint.")
+@interface_option
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
 def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, mdp: str | None,
-           ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, insecure: bool,
-           log_level: str) -> None:  # fmt: skip
+           ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, announce: bool,
+           interface: str | None, insecure: bool, log_level: str) -> None:  # fmt: skip
     """Host queues until SIGTERM.
 
     Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND`, `clone ENDPOINT` and `titanic`
@@ -55,7 +57,7 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
     watch_signals(stopped)
     kept = None if journal == "none" else journal
     node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-                       clone_topic=clone_topic)  # fmt: skip
+                       clone_topic=clone_topic, announce=announce, mdns_interface=interface)  # fmt: skip
     with node:
         foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
         click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))

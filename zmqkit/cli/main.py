@@ -25,6 +25,7 @@ COMMANDS = {
     "pub": ("zmqkit.cli.topic", "pub", "Publish updates into a topic."),
     "sub": ("zmqkit.cli.topic", "sub", "Follow a topic: what holds, then what changes."),
     "topic": ("zmqkit.cli.topic", "topic", "List topics, look at them, and say what they keep."),
+    "ls": ("zmqkit.cli.ls", "ls", "List the nodes that announce themselves in this network."),
     "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory that no node holds."),
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
     "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),

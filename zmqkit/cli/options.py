@@ -58,6 +58,17 @@ def output_option(command: Command) -> Command:
     return click.option("-o", "--output", type=choice, default="table", show_default=True, help="How to print the listing.")(command)
 
 
+def interface_option(command: Command) -> Command:
+    return click.option(
+        "--mdns-interface",
+        "interface",
+        envvar="ZMQKIT_MDNS_INTERFACE",
+        show_envvar=True,
+        metavar="INTERFACE",
+        help="Where mDNS is spoken: a name such as eth0, or an address.  [default: everywhere]",
+    )(command)
+
+
 def dry_run_option(command: Command) -> Command:
     return click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")(command)
 

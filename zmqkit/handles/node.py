@@ -12,6 +12,7 @@ from zmqkit.errors import JournalLocked
 from zmqkit.handles.calling import Calls
 from zmqkit.handles.client import Peer
 from zmqkit.handles.durations import Duration, seconds
+from zmqkit.handles.finding import announced, check_announceable
 from zmqkit.handles.gateways import Gateways, check, check_clone
 from zmqkit.handles.routing import Route
 from zmqkit.handles.session import Session
@@ -22,6 +23,7 @@ from zmqkit.reactor import Reactor
 
 if TYPE_CHECKING:
     from zmqkit.aio.peer import Node as AsyncNode
+    from zmqkit.discovery.announcement import Announcement
 
 START_SECONDS = 10.0
 NUMBER = "{n}"
@@ -39,18 +41,23 @@ class Node(Peer):
     clone       a tcp:// endpoint at which clients of 12/CHP (Clone) ask for snapshots; updates leave at the next port, and come at the
                 one behind it
     clone_topic the topic that they share
+    announce    let others find it by mDNS, under its name: where it is, and its key's fingerprint; see docs/discovery.md
+    mdns_interface  where: a name such as eth0, or an address; else $ZMQKIT_MDNS_INTERFACE, else everywhere
     titanic     offer 9/TSP (Titanic): three services that keep requests until they are answered, however often anybody is killed
 
-    Raises AddressInUse, JournalLocked, JournalCorrupt, JournalFormat.
+    Raises AddressInUse, Error (nothing to announce), JournalLocked, JournalCorrupt, JournalFormat.
     """
 
     aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
                  mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
-                 clone_topic: str = "clone") -> None:  # fmt: skip
+                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None) -> None:  # fmt: skip
         self.name = name or socket.gethostname()
         (mdp, ppp), (clone, clone_topic) = check(mdp, ppp), check_clone(clone, clone_topic)
+        if announce:
+            check_announceable(endpoints)
+        self._announcement: Announcement | None = None
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
         self._session = Session(self._reactor, None)
@@ -73,6 +80,8 @@ class Node(Peer):
         except BaseException:
             self._close(0.0)
             raise
+        if announce:
+            self._announcement = announced(self.name, log.node.hex(), self.endpoints, mdns_interface)
 
     @property
     def endpoint(self) -> str:
@@ -103,9 +112,15 @@ class Node(Peer):
         self._session.raise_unseen()
 
     def _close(self, timeout: float) -> None:
+        self._retire(timeout)
+        super()._close(timeout)
+
+    def _retire(self, timeout: float) -> None:
+        """What lives beside the reactor ends before it."""
+        if self._announcement is not None:
+            self._announcement.close()
         if self._titanic is not None:
             self._titanic.close(timeout)
-        super()._close(timeout)
 
     def __enter__(self) -> Node:
         return self

@@ -1,0 +1,29 @@
+"""`zmqkit ls`: the nodes that mDNS finds."""
+
+from __future__ import annotations
+
+import click
+
+import zmqkit
+from zmqkit.cli.options import DURATION, interface_option, output_option, print_rows
+
+COLUMNS = ["name", "endpoint", "fingerprint", "trusted"]
+
+
+@click.command()
+@click.option("--timeout", type=DURATION, default="2s", show_default=True, help="How long to wait for answers.")
+@interface_option
+@output_option
+def ls(timeout: float, interface: str | None, output: str) -> None:
+    """List the nodes that announce themselves in this network.
+
+    What they say of themselves proves nothing; a key does.
+    """
+    found = zmqkit.discover(timeout, interface)
+    rows = [{**one._asdict(), "fingerprint": one.fingerprint or None, "trusted": trusted(one.fingerprint)} for one in found]
+    print_rows(rows, output, COLUMNS, empty="no node answered: nodes announce themselves with `zmqkit broker --announce`")
+
+
+def trusted(fingerprint: str) -> bool | None:
+    """None where there is no key."""
+    return None
