@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -36,11 +35,14 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--clone", metavar="ENDPOINT",
               help="Where Clone clients ask for snapshots (12/CHP); updates leave and come at the next two ports.")  # fmt: skip
 @click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
+@click.option("--keys", envvar=["ZMQKIT_BROKER_KEYS", "ZMQKIT_KEYS"], metavar="DIR",
+              help="Encrypt all links, and let in only the keys that this key directory trusts.  [env var: ZMQKIT_KEYS]")  # fmt: skip
+@click.option("--insecure", is_flag=True,
+              help="Listen beyond this machine where nobody shows a key: without --keys, or with --mdp, --ppp, --clone.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
 def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, mdp: str | None,
-           ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, insecure: bool,
-           log_level: str) -> None:  # fmt: skip
+           ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, keys: str | None,
+           insecure: bool, log_level: str) -> None:  # fmt: skip
     """Host queues until SIGTERM.
 
     Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND`, `clone ENDPOINT` and `titanic`
@@ -48,14 +50,11 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
     kept for their holders, the journal is sealed. A second signal ends it at once, which loses nothing either.
     """
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if not insecure:
-        for endpoint in (*endpoints, *([mdp] if mdp else []), *(ppp or []), *([clone] if clone else [])):
-            refuse_strangers(endpoint)
     stopped = threading.Event()
     watch_signals(stopped)
     kept = None if journal == "none" else journal
     node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-                       clone_topic=clone_topic)  # fmt: skip
+                       clone_topic=clone_topic, keys=keys, insecure=insecure)  # fmt: skip
     with node:
         foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
         click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))
@@ -64,22 +63,6 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
             if node.failure:
                 raise node.failure
         notify("STOPPING=1")
-
-
-def refuse_strangers(endpoint: str) -> None:
-    """Raises UsageError for an endpoint that other machines could reach: links are neither encrypted nor authenticated yet."""
-    if not endpoint.startswith("tcp://"):
-        return
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    try:
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass  # `*`, an interface's or a host's name: reachable from elsewhere for all we know
-    raise click.ClickException(
-        f"{endpoint} can be reached from other machines, and links are not encrypted yet: "
-        f"bind to 127.0.0.1, or say --insecure if everybody in that network may put and take messages"
-    )
 
 
 def watch_signals(stopped: threading.Event) -> None:
