@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 import zmqkit
-from zmqkit.cli.options import DEFAULT_ENDPOINT
+from zmqkit.cli.options import DEFAULT_ENDPOINT, keys_option
 
 LOOK_SECONDS = 0.25  # how soon a node whose journal failed ends its process
 LEVELS = ["debug", "info", "warning", "error"]
@@ -35,8 +35,7 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--clone", metavar="ENDPOINT",
               help="Where Clone clients ask for snapshots (12/CHP); updates leave and come at the next two ports.")  # fmt: skip
 @click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
-@click.option("--keys", envvar=["ZMQKIT_BROKER_KEYS", "ZMQKIT_KEYS"], metavar="DIR",
-              help="Encrypt all links, and let in only the keys that this key directory trusts.  [env var: ZMQKIT_KEYS]")  # fmt: skip
+@keys_option("Encrypt all links, and let in only this key directory's own key and those it trusts.")
 @click.option("--insecure", is_flag=True,
               help="Listen beyond this machine where nobody shows a key: without --keys, or with --mdp, --ppp, --clone.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")

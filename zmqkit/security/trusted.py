@@ -17,7 +17,7 @@ from zmqkit.security.identity import check_key
 
 ALL = "all"
 NAME_MAX = 64
-_LIMIT = "limit="
+LIMIT = "limit="
 
 
 def parse_trusted(text: str, own: str) -> dict[str, Rights]:
@@ -60,8 +60,8 @@ def rights_of(name: str, words: Iterable[str]) -> Rights:
     for word in words:
         if word == ALL:
             grants.update(dict.fromkeys(EVERYTHING.grants))
-        elif word.startswith(_LIMIT):
-            _add_limits(limits, word.removeprefix(_LIMIT))
+        elif word.startswith(LIMIT):
+            _add_limits(limits, word.removeprefix(LIMIT))
         else:
             grants.update(dict.fromkeys(_grants(word)))
     return Rights(user_name(name), tuple(grants), Limits(**limits))
@@ -69,15 +69,20 @@ def rights_of(name: str, words: Iterable[str]) -> Rights:
 
 def line_of(key: str, rights: Rights) -> str:
     """As `parse_trusted` reads it."""
+    return " ".join([key, rights.name, *grant_words(rights.grants), *limit_words(rights.limits)])
+
+
+def grant_words(grants: tuple[Grant, ...]) -> list[str]:
+    if grants == EVERYTHING.grants:
+        return [ALL]
     globs: dict[Role, list[str]] = {}
-    for role, names in rights.grants:
+    for role, names in grants:
         globs.setdefault(role, []).append(names)
-    words = [ALL] if rights.grants == EVERYTHING.grants else [f"{role}:{','.join(names)}" for role, names in globs.items()]
-    return " ".join([key, rights.name, *words, *limit_words(rights.limits)])
+    return [f"{role}:{','.join(names)}" for role, names in globs.items()]
 
 
 def limit_words(limits: Limits) -> list[str]:
-    return [f"{_LIMIT}{name}:{limit:.0f}" for name, limit in limits._asdict().items() if limit != Limits._field_defaults[name]]
+    return [f"{LIMIT}{name}:{limit:.0f}" for name, limit in limits._asdict().items() if limit != Limits._field_defaults[name]]
 
 
 def user_name(name: str) -> str:
@@ -98,8 +103,8 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 def _grants(word: str) -> list[Grant]:
     role, colon, globs = word.partition(":")
     names = globs.split(",")
-    if role not in list(Role) or not colon or not all(names):
-        raise ValueError(f"{word!r:.100} is none of `{ALL}`, `ROLE:NAMES` (roles: {', '.join(Role)}) and `{_LIMIT}WHAT:NUMBER`")
+    if role not in list(Role) or not colon or not all(names) or word.split() != [word]:
+        raise ValueError(f"{word!r:.100} is none of `{ALL}`, `ROLE:NAMES` (roles: {', '.join(Role)}) and `{LIMIT}WHAT:NUMBER`")
     return [Grant(Role(role), glob) for glob in names]
 
 
