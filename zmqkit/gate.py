@@ -15,11 +15,11 @@ import zmq
 from zmq.backend import zmq_poll
 
 from zmqkit.errors import Error, KeysError
-from zmqkit.monitors import taken
+from zmqkit.monitors import LET_IN, REFUSED, verdict
 from zmqkit.rights import ANYBODY, EVERYTHING
 from zmqkit.security import Keys, LinkKeys, Pair
 from zmqkit.security.zap import OK, Question
-from zmqkit.sockets import Context, close_dealer, deliver, open_dealer, open_gate, readable, receive_from
+from zmqkit.sockets import FOREIGN_FRAMES_MAX, Context, close_dealer, deliver, open_dealer, open_gate, readable, receive
 
 if TYPE_CHECKING:
     from zmqkit.machines.core import Core
@@ -36,6 +36,7 @@ class Gate:
     def __init__(self, context: Context, keys: Keys, core: Core) -> None:
         self._context, self._keys, self._core = context, keys, core
         self._told: set[str] = set()
+        self._trouble = ""  # with the file, as it is in the log
         self.look_at = 0.0
         self.socket = open_gate(context)
         self._admit()
@@ -57,7 +58,7 @@ class Gate:
         """Those whose answer was no."""
         refused = []
         for _ in range(QUESTIONS_MAX):
-            peer, frames, _ = receive_from(self.socket)
+            peer, *frames = receive(self.socket, FOREIGN_FRAMES_MAX)
             try:
                 question = Question(frames[1:])
                 answer = question.answer(lambda key: self._core.access.of(key) is not None)
@@ -84,9 +85,12 @@ class Gate:
         before = self._core.access.users
         try:
             self._keys.reread()
-        except KeysError as error:
-            log.error("%s; until then everybody keeps the rights they have", error)
+        except (KeysError, OSError) as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                log.error("%s; until then everybody keeps the rights they have", error)
             return
+        self._trouble = ""
         self._admit()
         self._told.clear()
         gone = len(before.keys() - self._core.access.users.keys())
@@ -98,15 +102,14 @@ class Gate:
         """Rule 3. Raises Error."""
         server = self._keys.pair.public
         stranger, friend = (self._knock(endpoint, LinkKeys(pair, server), clock) for pair in (Pair.new(), self._keys.pair))
-        if (stranger, friend) != (False, True):
-            seen = {True: "was let in", False: "was refused", None: "got no answer"}
+        if (stranger, friend) != (REFUSED, LET_IN):
             raise Error(
-                f"{endpoint} is not safe: a key that nobody knows {seen[stranger]}, the node's own {seen[friend]}, so nothing is served; "
+                f"{endpoint} is not safe, so nothing is served: a key that nobody knows {stranger}, the node's own {friend}; "
                 f"check that this machine can reach that endpoint, and which libzmq pyzmq has (this one is {zmq.zmq_version()})"
             )
 
-    def _knock(self, endpoint: str, keys: LinkKeys, clock: Callable[[], float]) -> bool | None:
-        """Is this key taken there?"""
+    def _knock(self, endpoint: str, keys: LinkKeys, clock: Callable[[], float]) -> str:
+        """What becomes of this key there."""
         dealer, monitor = open_dealer(self._context, endpoint, keys, zmq.EVENT_HANDSHAKE_SUCCEEDED)
         until = clock() + PROOF_SECONDS
         try:
@@ -114,9 +117,9 @@ class Gate:
                 heard = dict(zmq_poll([(self.socket, zmq.POLLIN), (monitor, zmq.POLLIN)], 100))
                 if self.socket in heard:
                     self._answer()
-                answer = taken(monitor) if monitor in heard else None
-                if answer is not None:
-                    return answer
-            return None
+                seen = verdict(monitor) if monitor in heard else ""
+                if seen:
+                    return seen
+            return f"got no answer in {PROOF_SECONDS:g} s"
         finally:
             close_dealer(dealer, monitor)

@@ -41,12 +41,18 @@ def doubt(monitor: zmq.Socket[bytes], with_keys: bool = False) -> str | None:
     return first
 
 
-def taken(monitor: zmq.Socket[bytes]) -> bool | None:
-    """Of one whose monitor tells of EVENT_HANDSHAKE_SUCCEEDED: is its key taken, or refused? None: that is not said yet."""
-    for event, _ in _events(monitor):
-        if event in (zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH):
-            return event == zmq.EVENT_HANDSHAKE_SUCCEEDED
-    return None
+LET_IN, REFUSED = "was let in", "was refused"
+
+
+def verdict(monitor: zmq.Socket[bytes]) -> str:
+    """What became of a key, told by a monitor of EVENT_HANDSHAKE_SUCCEEDED: LET_IN, REFUSED, something else; "" for not yet."""
+    for event, value in _events(monitor):
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            return LET_IN
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return REFUSED
+        return f"got no answer ({_reason(event, value, with_keys=True)})"
+    return ""
 
 
 class Reasons:

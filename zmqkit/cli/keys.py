@@ -67,11 +67,11 @@ def show_own(found: Keys) -> None:
 @click.argument("key", type=Key())
 @click.option("--name", help="The user's name, for people.  [default: of the key's fingerprint]")
 @click.option("--role", "roles", multiple=True, metavar="ROLE:NAMES",
-              help="What this user may do (publish, consume, call, serve, subscribe, admin), and with which queues, topics or services: "
-                   "publish:orders.*,audit. May be given several times.")  # fmt: skip
+              help="What this user may do (publish, consume, call, serve, subscribe, admin), and with which queues, topics and "
+                   "services: publish:orders.*,audit. May be given several times.")  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="This user may do everything.")
 @click.option("--limit", "limits", multiple=True, metavar="WHAT:NUMBER",
-              help="What this user may have at a time: connections, in_flight, bytes (a second, published), queues or subscriptions.")  # fmt: skip
+              help="What this user may have at a time: connections, in_flight, bytes (a second), queues, subscriptions.")  # fmt: skip
 @click.option("--node", "wheres", multiple=True, metavar="ENDPOINT|NAME",
               help="Expect this key of the node there. With nothing else, the key itself is not let in.")  # fmt: skip
 @directory_option

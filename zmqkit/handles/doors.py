@@ -27,9 +27,10 @@ def refuse_strangers(endpoints: Iterable[str], foreign: Iterable[str], keys: boo
 
 
 def is_local(endpoint: str) -> bool:
-    """Only this machine reaches it. A wildcard, an interface or a host's name: from elsewhere, for all we know."""
-    transport, _, address = endpoint.partition("://")
-    if transport in _LOCAL_TRANSPORTS:
+    """Only this machine reaches it. A wildcard, an interface or a host's name: from elsewhere, for all we know. What is no address is
+    reached by nobody."""
+    transport, found, address = endpoint.partition("://")
+    if not found or transport in _LOCAL_TRANSPORTS:
         return True
     host = address.rpartition(":")[0].strip("[]")
     try:

@@ -65,9 +65,10 @@ class Keys:
 
     def reread(self) -> None:
         """Read `trusted` again. Raises KeysError, and changes nothing then."""
-        self._print = _print_of(os.path.join(self.path, TRUSTED))  # before reading: what comes later is seen the next time
+        print = _print_of(os.path.join(self.path, TRUSTED))  # before reading: what comes later is seen the next time
         with _opened(self.path) as directory:
             text = _read(self.path, directory, TRUSTED) or ""
+        self._print = print
         self.users = self._parsed(TRUSTED, text, lambda text: trusted.parse_trusted(text, self.pair.public))
 
     # -- who is expected there -------------------------------------------------------------------------------------------
