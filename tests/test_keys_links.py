@@ -19,7 +19,7 @@ from test_keys_files import ODD
 import zmqkit
 from zmqkit import framing, gate, sockets, wire
 from zmqkit.machines.node import NodeMachine
-from zmqkit.monitors import NO_KEY, NOT_TRUSTED, WANTS_KEYS, WANTS_NONE
+from zmqkit.monitors import NEVER_UP, NO_KEY, NOT_TRUSTED, WANTS_KEYS, WANTS_NONE, Reasons
 from zmqkit.rights import ANYBODY
 from zmqkit.security import Keys, Pair, zap
 
@@ -172,8 +172,14 @@ def test_a_file_that_is_not_understood_changes_nothing_and_is_logged_once(world:
             f"{trusted}: line 1: a line is KEY NAME and what this user may do; mend it, or copy it again; "
             "until then everybody keeps the rights they have"
         ]
+        trusted.chmod(0o666)
+        eventually(lambda: len(caplog.records) == 2)
+        looked = world.node._reactor._gate.look_at
+        eventually(lambda: world.node._reactor._gate.look_at > looked + 0.2)
+        assert [f"chmod 600 {trusted}" in record.getMessage() for record in caplog.records] == [False, True]
     with world.connect() as mq:
         mq.queue("q").put(1)
+    trusted.chmod(0o600)
     trusted.write_text("")
     eventually(lambda: world.users() == {world.server})
 
@@ -249,6 +255,18 @@ def test_without_keys_and_inside_the_process_everybody_is_anybody(world: World, 
     assert world.node._core.access.of(ANYBODY) is not None and world.node._core.access.of(sockets.NO_USER) is None
 
 
+def test_what_libzmq_names_no_user_of_is_said_by_nobody() -> None:
+    context: sockets.Context = zmq.Context()
+    try:
+        router, (endpoint,) = sockets.open_router(context, ["tcp://127.0.0.1:0"])
+        with Knocking(endpoint, lambda socket: None) as peer:
+            peer.socket.send_multipart([b"a", b"b"])
+            assert router.poll(1000 * SOON)
+            assert sockets.receive_from_user(router)[1:] == ([b"a", b"b"], sockets.NO_USER)
+    finally:
+        context.destroy(linger=0)
+
+
 # -- the gate -----------------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +295,17 @@ def test_a_key_that_breaks_whoever_looks_it_up_breaks_nothing_else(world: World,
             assert friend.outcome() == "refused"
     with Knocking(world.endpoint, shows(world.keys.pair, world.server)) as friend:
         assert friend.outcome() == "let in"
+
+
+def test_where_there_is_no_gate_nobody_comes_in() -> None:
+    context: sockets.Context = zmq.Context()
+    own = Pair.new()
+    try:
+        _, (endpoint,) = sockets.open_router(context, ["tcp://127.0.0.1:0"], own)
+        with Knocking(endpoint, shows(own, own.public)) as friend:
+            assert friend.outcome() == "hung up"
+    finally:
+        context.destroy(linger=0)
 
 
 UNSAFE = {
@@ -338,6 +367,17 @@ def test_a_client_that_wants_keys_never_talks_to_a_node_without(tmp_path: Path) 
     with zmqkit.Node("tcp://127.0.0.1:0") as node:
         assert "start the node there with --keys DIR" in told(node.endpoint, path, WANTS_NONE)
         assert node.dropped == {} and not node._core.clients.keys() - {node._session.machine.client}
+
+
+def test_a_reason_that_was_certain_is_told_until_another_is_or_nobody_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [NO_KEY, NOT_TRUSTED, NO_KEY, None, NO_KEY, NEVER_UP, NO_KEY, WANTS_NONE, NO_KEY]
+    reasons, monitor = Reasons(with_keys=True), zmq.Context.instance().socket(zmq.PAIR)
+    told = []
+    for reason in seen:
+        monkeypatch.setattr("zmqkit.monitors.doubt", lambda monitor, with_keys, reason=reason: reason)
+        told.append(reasons.latest(monitor))
+    monitor.close()
+    assert told == [NO_KEY, NOT_TRUSTED, NOT_TRUSTED, None, NOT_TRUSTED, NEVER_UP, NO_KEY, WANTS_NONE, WANTS_NONE]
 
 
 @pytest.mark.parametrize("scheme", ["mdp", "ppp", "clone"])
