@@ -9,6 +9,7 @@ from typing import Any
 
 import zmq
 from handle_world import SOON
+from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from zmqkit.rights import Rights
@@ -22,6 +23,37 @@ OUTCOMES = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "mismatch",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "hung up",
     zmq.EVENT_DISCONNECTED: "hung up",
+}
+
+
+KEY = Pair.new().public
+RAW = z85.decode(KEY.encode())
+QUESTION = [b"1.0", b"7", b"zmqkit", b"127.0.0.1", b"", b"CURVE", RAW]
+
+
+def changed(position: int, *frames: bytes) -> list[bytes]:
+    return [*QUESTION[:position], *frames, *QUESTION[position + 1 :]]
+
+
+ODD: dict[str, list[bytes]] = {
+    "another version": changed(0, b"2.0"),
+    "no version": changed(0, b""),
+    "another domain": changed(2, b"global"),
+    "no domain": changed(2, b""),
+    "NULL": [*changed(5, b"NULL")[:-1]],
+    "NULL with a key": changed(5, b"NULL"),
+    "PLAIN": [*QUESTION[:5], b"PLAIN", b"ada", b"secret"],
+    "PLAIN with a key": changed(5, b"PLAIN"),
+    "GSSAPI": changed(5, b"GSSAPI"),
+    "small letters": changed(5, b"curve"),
+    "no key": QUESTION[:-1],
+    "an empty key": changed(6, b""),
+    "a short key": changed(6, RAW[:-1]),
+    "a long key": changed(6, RAW + b"\0"),
+    "a key as text": changed(6, KEY.encode()),
+    "two keys": [*QUESTION, RAW],
+    "a thousand frames": [*QUESTION[:2], *[b"x"] * 1000],
+    "hardly anything": QUESTION[:2],
 }
 
 

@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 import zmq
 from handle_world import SOON, eventually
-from keys_world import Knocking, Prepare, made, rights, shows
-from test_keys_files import ODD
+from keys_world import ODD, Knocking, Prepare, made, rights, shows
 
 import zmqkit
 from zmqkit import framing, gate, sockets, wire

@@ -26,7 +26,7 @@ FILE_BYTES_MAX = 16 * 1024 * 1024
 TRUSTED_HEAD = "# KEY NAME ROLE:NAMES… (publish consume call serve subscribe admin), or all; limit=connections:10,bytes:1000000\n"
 KNOWN_HEAD = "# ENDPOINT-OR-NAME KEY\n"
 T = TypeVar("T")
-Print = tuple[int, int, int, int] | None  # of a file: it changes whenever the file does
+Stamp = tuple[int, int, int, int] | None  # of a file: another one whenever it was changed
 
 
 class Keys:
@@ -45,7 +45,7 @@ class Keys:
                 raise KeysError(self.path, f"{PUBLIC} does not belong to {SECRET}: copy both again, or remove {PUBLIC}")
             known = _read(self.path, directory, KNOWN) or ""
             self.nodes: Mapping[str, str] = self._parsed(KNOWN, known, trusted.parse_known)
-        self._print: Print = None
+        self._stamp: Stamp = None
         self.users: Mapping[str, Rights] = {}
         self.reread()
 
@@ -61,14 +61,14 @@ class Keys:
 
     def changed(self) -> bool:
         """`trusted` is not the file any more that was read last, be that good or bad."""
-        return _print_of(os.path.join(self.path, TRUSTED)) != self._print
+        return _stamp_of(os.path.join(self.path, TRUSTED)) != self._stamp
 
     def reread(self) -> None:
         """Read `trusted` again. Raises KeysError, and changes nothing then."""
-        print = _print_of(os.path.join(self.path, TRUSTED))  # before reading: what comes later is seen the next time
+        stamp = _stamp_of(os.path.join(self.path, TRUSTED))  # before reading: what comes later is seen the next time
         with _opened(self.path) as directory:
             text = _read(self.path, directory, TRUSTED) or ""
-        self._print = print
+        self._stamp = stamp
         self.users = self._parsed(TRUSTED, text, lambda text: trusted.parse_trusted(text, self.pair.public))
 
     # -- who is expected there -------------------------------------------------------------------------------------------
@@ -77,15 +77,16 @@ class Keys:
         """For a link to that endpoint."""
         return LinkKeys(self.pair, self.nodes.get(endpoint, self.pair.public))
 
-    def key_of(self, print: str) -> str | None:
+    def key_of(self, shown: str) -> str | None:
         """The key with that fingerprint that a node may have: our own, or one in `known_nodes`.
 
         One in `trusted` is not enough: whoever may come in here could pose as a node.
         """
-        return next((key for key in (self.pair.public, *self.nodes.values()) if fingerprint(key) == print), None)
+        return next((key for key in (self.pair.public, *self.nodes.values()) if fingerprint(key) == shown), None)
 
-    def trusted(self, print: str) -> bool:
-        return self.key_of(print) is not None
+    def trusted(self, shown: str) -> bool:
+        """Of a fingerprint: may a node have that key?"""
+        return self.key_of(shown) is not None
 
     # -- changes ---------------------------------------------------------------------------------------------------------
 
@@ -231,7 +232,7 @@ def _replace(directory: int, name: str, text: str) -> None:
     os.fsync(directory)
 
 
-def _print_of(path: str) -> Print:
+def _stamp_of(path: str) -> Stamp:
     try:
         found = os.stat(path, follow_symlinks=False)
     except OSError:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import zmq
 from zmq.utils import z85
 
+from zmqkit.errors import Error
+
 KEY_BYTES = 32
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -35,6 +37,11 @@ def fingerprint(public: str) -> str:
     return "-".join(digest[at : at + 4] for at in range(0, 16, 4))
 
 
+def _need_curve() -> None:
+    if not zmq.has("curve"):
+        raise Error("this libzmq was built without CURVE, so nothing can be encrypted: install pyzmq from a wheel of PyPI")
+
+
 class Pair:
     """A public key and its secret one, in Z85. Printed, it is its fingerprint."""
 
@@ -42,12 +49,14 @@ class Pair:
 
     def __init__(self, secret: str) -> None:
         """Raises ValueError for what is no key."""
+        _need_curve()
         self.secret = check_key(secret)
         self.public = zmq.curve_public(secret.encode()).decode()
 
     @classmethod
     def new(cls) -> Pair:
         """One whose public key a shell and a list of options take as it is, between two quotes."""
+        _need_curve()
         while True:
             public, secret = zmq.curve_keypair()
             if public[:1].isalnum():
