@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 FLOOR = {
     "errors": 1,
     **dict.fromkeys(("wire", "framing", "fields", "parcel", "updates", "codec", "records", "rights"), 2),
-    **dict.fromkeys(("sockets", "security", "discovery", "journal"), 2),
+    **dict.fromkeys(("sockets", "monitors", "security", "discovery", "journal"), 2),
     **dict.fromkeys(("machines", "gateways"), 3),
-    **dict.fromkeys(("host", "reactor", "ports", "bridge", "clone_bridge", "clone_outward", "simulator"), 4),
+    **dict.fromkeys(("host", "gate", "reactor", "ports", "bridge", "clone_bridge", "clone_outward", "simulator"), 4),
     "handles": 5,
     **dict.fromkeys(("aio", "tasks"), 6),
     "cli": 7,
@@ -35,7 +35,7 @@ PURE_MODULES = {
 PURE_ROOMS_BELOW = {"errors", "fields", "wire", "framing", "parcel", "updates", "records", "rights", "machines"}
 # An outside module -> the rooms that may import it. `cli.bench_raw…` measure plain pyzmq beside zmqkit, so they need zmq itself.
 MAY_IMPORT = {
-    "zmq": {"sockets", "security", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},
+    "zmq": {"sockets", "monitors", "security", "gate", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},
     "zeroconf": {"discovery"},
     "ifaddr": {"discovery"},
     "click": {"cli"},

@@ -101,6 +101,18 @@ class RemoteError(Error):
         self.kind, self.message, self.traceback = kind, message, traceback
 
 
+class Insecure(Error):
+    """An endpoint that other machines can reach, where nobody has to show a key: give the node keys, or say that you mean it."""
+
+
+class KeysError(Error):
+    """The key directory cannot be used: `path` names it, or the file in it."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(f"{path}: {text}")
+        self.path = path
+
+
 class JournalError(Error):
     """The journal cannot be used; `path` names the file or directory."""
 

@@ -9,10 +9,12 @@ from logging import getLogger
 from math import inf
 from typing import Any, Protocol
 
+from zmqkit import framing, wire
 from zmqkit.gateways.clients import FRAME_BYTES, size_of
 from zmqkit.machines.link import ClientMachine
-from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, NEVER_UP, Socket, close_dealer, deliver, doubt, readable, receive, writable
-from zmqkit.wire import Command
+from zmqkit.monitors import NEVER_UP, Reasons, doubt
+from zmqkit.security import LinkKeys
+from zmqkit.sockets import DOES_NOT_READ, FOREIGN_FRAMES_MAX, Socket, close_dealer, deliver, readable, receive, writable
 
 TURN_MESSAGES_MAX = 256  # read from one socket in one turn; then the others, the clock and the log have theirs
 # Of a foreign door less: who floods one door would be heard a hundred times between a worker's answer and its next request.
@@ -224,13 +226,14 @@ class Doors:
 class Port:
     """One application's link: a DEALER to an endpoint, or (endpoint None) a pair of deques to the host in this reactor."""
 
-    def __init__(self, application: Application, endpoint: str | None) -> None:
+    def __init__(self, application: Application, endpoint: str | None, keys: LinkKeys | None = None) -> None:
         self.application = application
-        self.endpoint = endpoint
+        self.endpoint, self.keys = endpoint, keys
+        self.reasons = Reasons(keys is not None)
         self.socket: Socket | None = None
         self.monitor: Socket | None = None
         self.peer = b""  # of a local link: its routing id at the host
-        self.inbox: deque[Command] = deque()  # of a local link
+        self.inbox: deque[wire.Command] = deque()  # of a local link
         self.deadline = -inf  # of its machine, when it was last asked
 
 
@@ -248,3 +251,16 @@ class GatewayPort(Port):
     @deadline.setter
     def deadline(self, deadline: float) -> None:
         self._deadline = deadline
+
+
+# What an application had checked when it said it, and nobody changes any more. All else (reasons, questions, answers) is read as if it had
+# come by a socket: half a letter becomes a whole one, and no list is shared.
+_PASSED_ON = (
+    wire.Put, wire.Confirm, wire.Lease, wire.Done, wire.Answer, wire.Ready, wire.Echo,
+    wire.Call, wire.Reply, wire.Part, wire.More, wire.Cancel,
+)  # fmt: skip
+
+
+def as_sent(command: wire.Command) -> wire.Command:
+    """A command on a link inside the process."""
+    return command if isinstance(command, _PASSED_ON) else framing.decode(framing.encode(command))

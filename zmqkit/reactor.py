@@ -21,22 +21,24 @@ from zmq.backend import zmq_poll
 
 from zmqkit import framing, wire
 from zmqkit.errors import Closed
+from zmqkit.gate import Gate
 from zmqkit.host import Host
 from zmqkit.journal.log import Log
 from zmqkit.machines.node import NodeMachine
-from zmqkit.ports import TURN_MESSAGES_MAX, Application, Gateway, GatewayPort, Port
+from zmqkit.ports import TURN_MESSAGES_MAX, Application, Gateway, GatewayPort, Port, as_sent
+from zmqkit.security import Keys, LinkKeys
 from zmqkit.sockets import (
     Context,
     Socket,
     Waker,
     close_dealer,
     deliver,
-    doubt,
     open_dealer,
     open_router,
     readable,
     receive,
     receive_from,
+    receive_from_user,
     send,
 )  # fmt: skip
 
@@ -74,6 +76,8 @@ class Reactor:
         self._ports: list[Port] = []
         self._host: Host | None = None
         self._router: Socket | None = None
+        self._receive = receive_from
+        self._gate: Gate | None = None
         self._local: dict[bytes, Port] = {}
         self._mail: dict[Port, None] = {}  # of those: something waits there
         self._heard = False  # the host heard something by one of them, or of its end, since its last turn
@@ -120,8 +124,8 @@ class Reactor:
 
     # -- before start, or on the I/O thread ---------------------------------------------------------------------------
 
-    def attach(self, application: Application, endpoint: str | None) -> None:
-        self._ports.append(Port(application, endpoint))
+    def attach(self, application: Application, endpoint: str | None, keys: LinkKeys | None = None) -> None:
+        self._ports.append(Port(application, endpoint, keys))
 
     def attach_gateway(self, gateway: Gateway, opened: Callable[[Context], list[tuple[Socket, str]]]) -> tuple[GatewayPort, list[str]]:
         """Give it doors for foreign peers. Returns where they really are, too. Raises AddressInUse, Error."""
@@ -157,14 +161,19 @@ class Reactor:
         if port in self._ports:
             self._put_away(port, None, 0)
 
-    def host(self, machine: NodeMachine, log: Log, endpoints: list[str]) -> list[str]:
-        """Serve `machine` on `log` at `endpoints` from now on. Returns the real endpoints. Raises AddressInUse, JournalError."""
+    def host(self, machine: NodeMachine, log: Log, endpoints: list[str], keys: Keys | None = None) -> list[str]:
+        """Serve `machine` on `log` at `endpoints`; by `keys`, if given. Returns the real ones. Raises AddressInUse, JournalError."""
         self._host = Host(machine, log, self._deliver, self.wake)
         self._host.recover(now())
         if not endpoints:
             return []
-        self._router, bound = open_router(self._context, endpoints)
-        self._poller.register(self._router, zmq.POLLIN)
+        if keys is not None:
+            self._gate, self._receive = Gate(self._context, keys, machine.core), receive_from_user
+            self._listen(self._gate.socket, True)
+        self._router, bound = open_router(self._context, endpoints, keys.pair if keys else None)
+        self._listen(self._router, True)
+        if self._gate is not None:
+            self._gate.prove(bound[0], now)
         return bound
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -195,7 +204,7 @@ class Reactor:
             if port.deadline < deadline:
                 deadline = port.deadline
         if self._host is not None:
-            deadline = min(deadline, self._host.machine.deadline)
+            deadline = min(deadline, self._host.machine.deadline, self._gate.look_at if self._gate else inf)
         if self.turn_ends:
             self._end_turn()
         self._awake = False
@@ -210,6 +219,8 @@ class Reactor:
         host, moment = self._host, now()
         if host is not None:
             host.settle(moment)
+        if self._gate is not None:
+            self._gate.turn(self._gate.socket in heard, moment)
         drained = self._drain_router(moment) if self._router in heard else True
         everyone, self._wanted = self._wanted, False  # somebody called or woke us: any application may have work
         while self._calls:
@@ -258,11 +269,11 @@ class Reactor:
         router, host = self._router, self._host
         assert router is not None and host is not None
         for _ in range(TURN_MESSAGES_MAX):
-            peer, frames = receive_from(router)
+            peer, frames, user = self._receive(router)
             if peer.startswith(LOCAL):
                 host.machine.core.drop("forged-id", peer, "a routing id of this process, from outside")
             else:
-                host.machine.receive(peer, frames, moment)
+                host.machine.receive(peer, frames, moment, user)
             if not readable(router):
                 return True
         return False
@@ -271,7 +282,7 @@ class Reactor:
         """Send to a peer of the host; the reason if it did not leave."""
         port = self._local.get(peer)
         if port is not None:
-            port.inbox.append(_as_sent(command))
+            port.inbox.append(as_sent(command))
             self._mail[port] = None
             return None
         if self._router is None:
@@ -288,7 +299,7 @@ class Reactor:
                 machine.hear(port.inbox.popleft(), moment)
             if not port.inbox:
                 self._mail.pop(port, None)
-        reason = doubt(port.monitor) if port.monitor is not None and port.monitor in heard else None
+        reason = port.reasons.latest(port.monitor) if port.monitor is not None and port.monitor in heard else None
         # What came before the end of a connection counts, though the poll may have told of its end alone.
         if port.socket is not None and (port.socket in heard or (reason is not None and readable(port.socket))):
             for _ in range(TURN_MESSAGES_MAX):
@@ -324,7 +335,7 @@ class Reactor:
             self._local[port.peer] = port
             return
         try:
-            port.socket, port.monitor = open_dealer(self._context, port.endpoint)
+            port.socket, port.monitor = open_dealer(self._context, port.endpoint, port.keys)
         except Exception as error:
             port.application.machine.lost(moment, str(error))
             return
@@ -349,7 +360,7 @@ class Reactor:
     def _send(self, port: Port, command: wire.Command, moment: float) -> bool:
         if port.peer and self._host is not None:
             try:
-                self._host.machine.hear(port.peer, _as_sent(command), moment)
+                self._host.machine.hear(port.peer, as_sent(command), moment)
                 self._heard = True
             except Exception as error:
                 raise HostFailed from error
@@ -370,8 +381,9 @@ class Reactor:
             self._put_away(port, error, GOODBYE_LINGER_MS if port.application.machine.up else 0)
         if self._host is not None:
             self._host.close(now())
-        if self._router is not None:
-            self._router.close()
+        for socket in (self._router, self._gate.socket if self._gate else None):
+            if socket is not None:
+                socket.close()
         self._waker.close()
         self._context.term()
         self._end_turn()
@@ -385,16 +397,3 @@ class Reactor:
         self._disconnect(port, linger_ms)
         if isinstance(port, GatewayPort):
             port.doors.close(GOODBYE_LINGER_MS)
-
-
-# What an application had checked when it said it, and nobody changes any more. All else (reasons, questions, answers) is read as if it had
-# come by a socket: half a letter becomes a whole one, and no list is shared.
-_PASSED_ON = (
-    wire.Put, wire.Confirm, wire.Lease, wire.Done, wire.Answer, wire.Ready, wire.Echo,
-    wire.Call, wire.Reply, wire.Part, wire.More, wire.Cancel,
-)  # fmt: skip
-
-
-def _as_sent(command: wire.Command) -> wire.Command:
-    """A command on a link inside the process."""
-    return command if isinstance(command, _PASSED_ON) else framing.decode(framing.encode(command))

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import threading
 from collections.abc import Iterable, Sequence
 
 import zmq
 from zmq.backend import Socket as PlainSocket, zmq_poll
-from zmq.utils.monitor import recv_monitor_message
 
 from zmqkit.errors import AddressInUse, Error, Unreachable
+from zmqkit.monitors import IN_DOUBT
 from zmqkit.parcel import Buffer
+from zmqkit.rights import ANYBODY
+from zmqkit.security import LinkKeys, Pair, zap
 from zmqkit.wire import FRAME_BYTES_MAX
 
 Socket = zmq.Socket[bytes]
@@ -29,15 +32,8 @@ CLONE_HWM_MESSAGES = 100_000  # more than that behind, and we begin anew
 DOES_NOT_READ = "the peer does not read"
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
-NEVER_UP = "connection refused"
-IN_DOUBT = {
-    zmq.EVENT_CLOSED: NEVER_UP,
-    zmq.EVENT_DISCONNECTED: "the connection was closed by the other side",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: is that a ZeroMQ peer?",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: wrong protocol",
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the handshake failed: this key is not trusted there",
-    zmq.EVENT_CLOSE_FAILED: "the connection failed",
-}
+DESCRIPTORS = 65_536  # that a process with a node may have, as far as its hard limit allows: most begin with 1,024
+NO_USER = "?"  # who said it is not known, where everybody has to show a key: nobody has that name
 
 
 def _set_limits(socket: Socket) -> None:
@@ -56,12 +52,39 @@ def _set_common(socket: Socket) -> None:
     socket.tcp_maxrt = 1500
 
 
-def open_router(context: Context, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
-    """A bound ROUTER and the endpoints it really has (port 0 asks for a free one). Raises AddressInUse, Error."""
+def open_router(context: Context, endpoints: Iterable[str], keys: Pair | None = None) -> tuple[Socket, list[str]]:
+    """A bound ROUTER and the endpoints it really has (port 0 asks for a free one). Raises AddressInUse, Error.
+
+    With `keys` everybody has to show one, and the gate has to be open already: without it, nobody comes in.
+    """
+    _raise_descriptors()
     socket = context.socket(zmq.ROUTER)
     _set_common(socket)
+    if keys is not None:
+        socket.curve_server = True
+        socket.curve_secretkey = keys.secret.encode()
+        # CURVE alone encrypts, for anybody with any key. Only a domain makes libzmq ask who that is, and only this second option makes
+        # no answer a no.
+        socket.zap_domain = zap.DOMAIN
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.linger = ROUTER_LINGER_MS
     return _bound(socket, endpoints)
+
+
+def open_gate(context: Context) -> Socket:
+    """Where libzmq asks, of every connection to a ROUTER of this context that was opened with keys, whether its key may come in."""
+    socket = context.socket(zmq.ROUTER)
+    socket.linger = 0
+    socket.sndtimeo = 0
+    return _bound(socket, [zap.ENDPOINT])[0]
+
+
+def _raise_descriptors() -> None:
+    """Out of descriptors, libzmq's listener spins and lets nobody in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _bound(socket: Socket, endpoints: Iterable[str]) -> tuple[Socket, list[str]]:
@@ -195,23 +218,26 @@ def check_address(endpoint: str) -> None:
     raise Unreachable(endpoint, "that is no address", "give one like tcp://127.0.0.1:5555 or ipc:///run/zmqkit")
 
 
-def open_dealer(context: Context, endpoint: str) -> tuple[Socket, Socket]:
-    """A DEALER on its way to `endpoint`, and the monitor that tells when it is in doubt. Raises Error for no address."""
+def open_dealer(context: Context, endpoint: str, keys: LinkKeys | None = None, events: int = 0) -> tuple[Socket, Socket]:
+    """A DEALER on its way to `endpoint`, and the monitor that tells of doubts, and of more `events`. Raises Error for no address."""
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
+    if keys is not None:
+        socket.curve_publickey, socket.curve_secretkey = keys.pair.public.encode(), keys.pair.secret.encode()
+        socket.curve_serverkey = keys.server.encode()
     # A process that is stopped, while its kernel goes on receiving: ZMTP's heartbeat finds it, at both ends, though one asks. Often would
     # cost too much: a thousand idle peers at two a second, both ways, take a tenth of a core.
     socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 2500, 7500, 7500
-    return _connected(socket, endpoint)
+    return _connected(socket, endpoint, events=events)
 
 
-def _connected(socket: Socket, endpoint: str, immediate: bool = False) -> tuple[Socket, Socket]:
+def _connected(socket: Socket, endpoint: str, immediate: bool = False, events: int = 0) -> tuple[Socket, Socket]:
     # LINGER 0 stays: in doubt nothing of a link may leave any more, the next link says it again.
     # A link is one connection: a DEALER that reconnects alone sends on, without the lost part. Long before this hour is over the monitor
     # has told of the end, and the socket is closed. Not -1: then libzmq throws away what came before that end and was not read yet.
     socket.reconnect_ivl = 3_600_000
     socket.immediate = immediate  # HELLO may wait in the one pipe there is; there is no other peer it could belong to
-    monitor = socket.get_monitor_socket(sum(IN_DOUBT))
+    monitor = socket.get_monitor_socket(sum(IN_DOUBT) | events)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
@@ -244,10 +270,23 @@ def readable(socket: Socket) -> bool:
     return bool(zmq_poll([(socket, _POLLIN)], 0))  # its option EVENTS says the same, but looks its number up in an enum first
 
 
-def receive_from(router: Socket) -> tuple[bytes, list[bytes]]:
-    """Who sent the next message, and its frames. Raises zmq.Again when there is none."""
+def receive_from(router: Socket) -> tuple[bytes, list[bytes], str]:
+    """Who sent the next message, its frames, and ANYBODY as its user. Raises zmq.Again when there is none."""
     peer = router.recv(_NOBLOCK)
-    return peer, receive(router)  # a ROUTER gives no peer without a message
+    return peer, receive(router), ANYBODY  # a ROUTER gives no peer without a message
+
+
+def receive_from_user(router: Socket) -> tuple[bytes, list[bytes], str]:
+    """The same where everybody has to show a key: the user is the key of the connection by which this message came.
+
+    A peer chooses its routing id, which so proves nothing; the user's id is written on every message by libzmq, as the gate has said it.
+    """
+    frame = router.recv(_NOBLOCK, False)
+    try:
+        user = str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        user = NO_USER
+    return frame.bytes, receive(router), user
 
 
 def receive(socket: Socket, frames_max: int = _FRAMES_MAX) -> list[bytes]:
@@ -279,15 +318,6 @@ def deliver(socket: Socket, frames: Sequence[Buffer]) -> str | None:
             return "the peer is gone"
         raise
     return None
-
-
-def doubt(monitor: Socket) -> str | None:
-    """Why this link is in doubt, if its monitor says so."""
-    reason = None
-    while readable(monitor):
-        event = zmq.Event(recv_monitor_message(monitor, zmq.NOBLOCK)["event"])
-        reason = IN_DOUBT.get(event, reason)
-    return reason
 
 
 class Waker:

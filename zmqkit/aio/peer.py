@@ -229,14 +229,15 @@ class Client(Peer):
         return f"<aio.Client of {', '.join(self.endpoints)}>"
 
 
-def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False) -> Client:
+def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False,
+            keys: str | None = None) -> Client:  # fmt: skip
     """A client of the node at that endpoint (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555): `async with` it, or `await` it.
 
     That raises Unreachable if no node answers within `timeout` seconds. `lazy` connects at first use instead. A link that is
-    lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints as in `zmqkit.connect`.
+    lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints, and keys, as in `zmqkit.connect`.
     """
     limit = patience(timeout)
-    return Client(made(endpoints, limit, lazy=True, spread=spread), limit, lazy)
+    return Client(made(endpoints, limit, lazy=True, spread=spread, keys=keys), limit, lazy)
 
 
 async def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Found]:
@@ -252,11 +253,12 @@ class Node(Peer):
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
                  mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
-                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None) -> None:  # fmt: skip
+                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None, keys: str | None = None,
+                 insecure: bool = False) -> None:  # fmt: skip
         super().__init__()
         self._open: Callable[[], node.Node] = partial(
             node.Node, *endpoints, journal=journal, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-            clone_topic=clone_topic, announce=announce, mdns_interface=mdns_interface,
+            clone_topic=clone_topic, announce=announce, mdns_interface=mdns_interface, keys=keys, insecure=insecure,
         )  # fmt: skip
         self._twin: node.Node | None = None
 

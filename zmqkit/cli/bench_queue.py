@@ -19,6 +19,7 @@ from zmqkit.cli.bench_load import CLOCK, MESSAGE_BYTES_MIN, merge, percentiles
 from zmqkit.cli.bench_raw import appends
 from zmqkit.cli.bench_rounds import node
 from zmqkit.cli.processes import Broker, cpu_seconds, first_line, peak_memory_bytes, python, sigterm_as_interrupt, stop
+from zmqkit.security import Keys
 
 CREDIT1_WORKERS = 4
 IDLE_SECONDS = 30.0
@@ -28,14 +29,14 @@ Row = dict[str, Any]
 class Bench:
     """Runs modes in `place`, which must be on the disk that is to be measured."""
 
-    def __init__(self, place: Path, messages: int | None, size: int, durability: str) -> None:
-        self._place, self._messages, self._size, self._durability = place, messages, size, durability
+    def __init__(self, place: Path, messages: int | None, size: int, durability: str, keys: Path | None = None) -> None:
+        self._place, self._messages, self._size, self._durability, self._keys = place, messages, size, durability, keys
         self._processes: list[subprocess.Popen[str]] = []
 
     @contextlib.contextmanager
     def _node(self) -> Iterator[Broker]:
         """A node with an empty journal; it and all processes started meanwhile are gone afterwards."""
-        with node(self._place, self._durability) as broker:
+        with node(self._place, self._durability, self._keys) as broker:
             try:
                 yield broker
             finally:
@@ -43,7 +44,7 @@ class Bench:
                     stop(self._processes.pop())
 
     def _start(self, role: str, endpoint: str, messages: int, module: str = "bench_roles") -> subprocess.Popen[str]:
-        process = python(f"zmqkit.cli.{module}", role, endpoint, str(messages), str(self._size))
+        process = python(f"zmqkit.cli.{module}", role, endpoint, str(messages), str(self._size), *([str(self._keys)] if self._keys else []))
         self._processes.append(process)
         return process
 
@@ -66,6 +67,8 @@ class Bench:
     def _row(self, mode: str, system: str, messages: int, result: Row, **more: Any) -> Row:
         row: Row = {"bench": "queue", "mode": mode, "system": system, "version": version("zmqkit" if system == "zmqkit" else "pyzmq")}
         row |= {"durability": result.get("durability", "memory"), "messages": messages, "size": self._size}
+        if system == "zmqkit" and self._keys:
+            row["curve"] = True
         if "last_ns" in result:
             row["messages_per_s"] = round(messages / (result["last_ns"] - result["first_ns"]) * 1e9)
         return {**row, **{key: result.get(key) for key in ("p50_us", "p99_us", "lost", "duplicated")}, **more}
@@ -101,8 +104,13 @@ class Bench:
     def _beside_raw(self, mode: str, kind: str, producer: str, consumer: str, messages: int) -> Iterator[Row]:
         raw = self._raw(mode, kind, messages)
         ours = self._stream(mode, producer, consumer, messages)
-        yield from (ours, raw)
-        yield {"bench": "queue", "mode": mode, "ratio_to": {"raw-zmq": round(ours["messages_per_s"] / raw["messages_per_s"], 3)}}
+        beside = {"raw-zmq": raw}
+        if self._keys:
+            open_to_all = Bench(self._place, self._messages, self._size, self._durability)
+            beside["zmqkit-without-keys"] = open_to_all._stream(mode, producer, consumer, messages)
+        yield from (ours, *beside.values())
+        ratios = {name: round(ours["messages_per_s"] / row["messages_per_s"], 3) for name, row in beside.items()}
+        yield {"bench": "queue", "mode": mode, "ratio_to": ratios}
 
     def credit1(self, messages: int = 50_000) -> Iterator[Row]:
         """4 worker processes that each hold one message at a time and ack it by itself."""
@@ -187,11 +195,14 @@ MODES_HELP = "\n\n".join(f"{mode}: {getattr(Bench, mode.replace('-', '_')).__doc
               help="What confirms wait for.")  # fmt: skip
 @click.option("--dir", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".", show_default=True,
               help="On the disk to measure; a directory is made in it and removed.")  # fmt: skip
+@click.option("--curve", is_flag=True, help="Encrypt every link to the node, with keys made for this run; beside it, the same without.")
 @click.option("--json", "as_lines", is_flag=True, help="One JSON object per line.")
-def bench_queue(messages: int | None, size: int, modes: tuple[str, ...], durability: str, directory: Path, as_lines: bool) -> None:
+def bench_queue(messages: int | None, size: int, modes: tuple[str, ...], durability: str, directory: Path, curve: bool,
+                as_lines: bool) -> None:  # fmt: skip
     flawed = False
     with sigterm_as_interrupt(), tempfile.TemporaryDirectory(prefix=".zmqkit-bench-", dir=directory) as place:
-        runner = Bench(Path(place), messages, size, durability)
+        keys = Path(Keys.make(Path(place, "keys")).path) if curve else None
+        runner = Bench(Path(place), messages, size, durability, keys)
         for mode in modes:
             for row in runner.run(mode):
                 click.echo(json.dumps(row) if as_lines else in_words(row))

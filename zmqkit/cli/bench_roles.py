@@ -1,4 +1,4 @@
-"""The processes of `zmqkit bench queue`: `python -m zmqkit.cli.bench_roles ROLE ENDPOINT MESSAGES SIZE`.
+"""The processes of `zmqkit bench queue`: `python -m zmqkit.cli.bench_roles ROLE ENDPOINT MESSAGES SIZE [KEYS]`.
 
 Each uses the public API only. A consumer prints `ready` once it consumes; each role's last line is its result as JSON.
 """
@@ -29,6 +29,10 @@ def ready() -> None:
     print("ready", flush=True)
 
 
+def connected() -> zmqkit.Client:
+    return zmqkit.connect(sys.argv[2], keys=sys.argv[5] if len(sys.argv) > 5 else None)
+
+
 def put_batches(mq: zmqkit.Client, messages: int, size: int) -> Result:
     begin = CLOCK()
     receipt = mq.queue(QUEUE).put_many(bodies(messages, size), timeout=None)
@@ -56,7 +60,7 @@ def put_lockstep(mq: zmqkit.Client, messages: int, size: int) -> Result:
 def put_small(mq: zmqkit.Client, messages: int, size: int) -> Result:
     """Puts of 1 to 8 messages: many clients, each of which waits for its confirm before it puts again."""
     begin, load, chance = CLOCK(), bodies(messages, size), random.Random(1)
-    clients = [mq, *(zmqkit.connect(sys.argv[2]) for _ in range(SMALL_PUT_CLIENTS - 1))]
+    clients = [mq, *(connected() for _ in range(SMALL_PUT_CLIENTS - 1))]
     puts = [client.queue(QUEUE).put_soon for client in clients]
     waiting: dict[int, zmqkit.PutFuture] = {}
     over = False
@@ -116,7 +120,7 @@ def take_singly(mq: zmqkit.Client, messages: int, size: int) -> Result:
 
 def stay_idle(mq: zmqkit.Client, messages: int, size: int) -> Result:
     """Connected consumers with nothing to do, until this process is ended."""
-    clients = [mq, *(zmqkit.connect(sys.argv[2]) for _ in range(IDLE_CLIENTS - 1))]
+    clients = [mq, *(connected() for _ in range(IDLE_CLIENTS - 1))]
     handles = [client.queue(QUEUE).work(lambda d: None, threads=1, block=False) for client in clients]
     ready()
     while handles:
@@ -130,5 +134,5 @@ ROLES: dict[str, Callable[[zmqkit.Client, int, int], Result]] = {
 }
 
 if __name__ == "__main__":
-    with zmqkit.connect(sys.argv[2]) as connected:
-        print(json.dumps(ROLES[sys.argv[1]](connected, int(sys.argv[3]), int(sys.argv[4]))), flush=True)
+    with connected() as client:
+        print(json.dumps(ROLES[sys.argv[1]](client, int(sys.argv[3]), int(sys.argv[4]))), flush=True)

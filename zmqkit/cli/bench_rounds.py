@@ -23,11 +23,11 @@ FIGURES = ("per_s", "p50_us", "p99_us")
 
 
 @contextmanager
-def node(place: Path | None = None, durability: str = "memory") -> Iterator[Broker]:
+def node(place: Path | None = None, durability: str = "memory", keys: Path | None = None) -> Iterator[Broker]:
     """A broker whose files are in `place`, and gone in the end. With "memory" it has no journal; calls need none whatever it is."""
     with tempfile.TemporaryDirectory(prefix="zmqkit-bench-", dir=place) as directory:
         journal = None if durability == "memory" else Path(directory, "journal")
-        broker = Broker(journal, Path(directory, "log"), durability=durability, log_level="warning")
+        broker = Broker(journal, Path(directory, "log"), durability=durability, log_level="warning", keys=keys)
         try:
             broker.start()
             yield broker

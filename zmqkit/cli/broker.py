@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from types import FrameType
 import click
 
 import zmqkit
-from zmqkit.cli.options import DEFAULT_ENDPOINT, interface_option
+from zmqkit.cli.options import DEFAULT_ENDPOINT, interface_option, keys_option
 
 LOOK_SECONDS = 0.25  # how soon a node whose journal failed ends its process
 LEVELS = ["debug", "info", "warning", "error"]
@@ -38,11 +37,13 @@ LEVELS = ["debug", "info", "warning", "error"]
 @click.option("--clone-topic", default="clone", show_default=True, metavar="NAME", help="The topic that clients of --clone share.")
 @click.option("--announce", is_flag=True, help="Let others find this node by mDNS: its name, where it is, and its key's fingerprint.")
 @interface_option
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine although nothing is encrypted and nobody has to show a key.")
+@keys_option("Encrypt all links, and let in only this key directory's own key and those it trusts.")
+@click.option("--insecure", is_flag=True,
+              help="Listen beyond this machine where nobody shows a key: without --keys, or with --mdp, --ppp, --clone.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What to log on stderr.")
 def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, name: str | None, mdp: str | None,
            ppp: tuple[str, str] | None, titanic: bool, clone: str | None, clone_topic: str, announce: bool,
-           interface: str | None, insecure: bool, log_level: str) -> None:  # fmt: skip
+           interface: str | None, keys: str | None, insecure: bool, log_level: str) -> None:  # fmt: skip
     """Host queues until SIGTERM.
 
     Prints one line `ready ENDPOINT …` once it serves, followed by `mdp ENDPOINT`, `ppp FRONTEND BACKEND`, `clone ENDPOINT` and `titanic`
@@ -50,14 +51,11 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
     kept for their holders, the journal is sealed. A second signal ends it at once, which loses nothing either.
     """
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if not insecure:
-        for endpoint in (*endpoints, *([mdp] if mdp else []), *(ppp or []), *([clone] if clone else [])):
-            refuse_strangers(endpoint)
     stopped = threading.Event()
     watch_signals(stopped)
     kept = None if journal == "none" else journal
     node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-                       clone_topic=clone_topic, announce=announce, mdns_interface=interface)  # fmt: skip
+                       clone_topic=clone_topic, announce=announce, mdns_interface=interface, keys=keys, insecure=insecure)  # fmt: skip
     with node:
         foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
         click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))
@@ -66,22 +64,6 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
             if node.failure:
                 raise node.failure
         notify("STOPPING=1")
-
-
-def refuse_strangers(endpoint: str) -> None:
-    """Raises UsageError for an endpoint that other machines could reach: links are neither encrypted nor authenticated yet."""
-    if not endpoint.startswith("tcp://"):
-        return
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    try:
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass  # `*`, an interface's or a host's name: reachable from elsewhere for all we know
-    raise click.ClickException(
-        f"{endpoint} can be reached from other machines, and links are not encrypted yet: "
-        f"bind to 127.0.0.1, or say --insecure if everybody in that network may put and take messages"
-    )
 
 
 def watch_signals(stopped: threading.Event) -> None:

@@ -11,7 +11,7 @@ import click
 
 import zmqkit
 from zmqkit.cli.bodies import parsed, write
-from zmqkit.cli.options import DURATION, connect_option
+from zmqkit.cli.options import DURATION, connect_option, connected
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES
 
 CONNECT_SECONDS_MAX = 5.0
@@ -40,7 +40,7 @@ def call(service: str, body: str | None, raw: bool, timeout: float | None, retri
     options: dict[str, Any] = {} if retries is None else {"retries": retries}
     value = given(body, raw)
     patience = CONNECT_SECONDS_MAX if timeout is None else min(timeout, CONNECT_SECONDS_MAX)
-    with zmqkit.connect(endpoint, timeout=patience) as mq, explained(service, endpoint, key, verbose):
+    with connected(endpoint, timeout=patience) as mq, explained(service, endpoint, key, verbose):
         if stream:
             with mq.stream(service, value, timeout=timeout, **options) as parts:
                 for part in parts:

@@ -27,6 +27,7 @@ COMMANDS = {
     "topic": ("zmqkit.cli.topic", "topic", "List topics, look at them, and say what they keep."),
     "ls": ("zmqkit.cli.ls", "ls", "List the nodes that announce themselves in this network."),
     "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory that no node holds."),
+    "keys": ("zmqkit.cli.keys", "keys", "Make keys, and say whom a node lets in."),
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
     "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),
     "demo": ("zmqkit.cli.demo", "demo", "See it survive kill -9 on real work."),
@@ -56,8 +57,8 @@ class Commands(click.Group):
 def zmqkit() -> None:
     """Durable work queues on ZeroMQ.
 
-    Every option can also be set by the environment: ZMQKIT_ENDPOINT for --connect, and for the others ZMQKIT_COMMAND_OPTION, such as
-    ZMQKIT_BROKER_JOURNAL. Durations are 250ms, 30s, 5m, 1h or plain seconds.
+    Every option can also be set by the environment: ZMQKIT_ENDPOINT for --connect, ZMQKIT_KEYS for --keys, and for the others
+    ZMQKIT_COMMAND_OPTION, such as ZMQKIT_BROKER_JOURNAL. Durations are 250ms, 30s, 5m, 1h or plain seconds.
     """
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import zmqkit
-from zmqkit.cli.options import DURATION, as_json, connect_option, on_a_terminal
+from zmqkit.cli.options import DURATION, as_json, connect_option, connected, on_a_terminal
 
 PAGE_MESSAGES = 1000
 GET_CREDIT_MAX = 512
@@ -31,7 +31,7 @@ def put(queue: str, bodies: tuple[str, ...], raw: bool, timeout: float | None, e
     values = Bodies(bodies, raw, "argument") if bodies else Bodies(lines(), raw, "line")
     given = list(values) if bodies else values  # a mistake in an argument is found before anything is sent
     confirmed = 0
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         try:
             if not values.mistake or not bodies:
                 confirmed = mq.queue(queue).put_many(counted(given, len(bodies) or None), timeout=timeout).count
@@ -97,7 +97,7 @@ def get(queue: str, count: int | None, follow: bool, keep: bool, timeout: float,
     """Take messages out of QUEUE: one body a line as JSON on stdout, acknowledged once it is written."""
     if keep and follow:
         raise click.UsageError("--keep only looks at what is there: it does not go with --follow")
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         q = mq.queue(queue)
         if keep:
             for page in look(q, count):

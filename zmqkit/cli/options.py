@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+import zmqkit
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
+CONNECT_SECONDS = 5.0
+KEYS_HELP = "The key directory with which to come to a node that asks for keys."
+_KEYS = "zmqkit.keys"  # in a command's context
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -41,6 +46,24 @@ DURATION = Duration()
 
 
 def connect_option(command: Command) -> Command:
+    """The command takes `endpoint`, and gives it to `connected`."""
+    return keys_option(KEYS_HELP, expose_value=False, callback=_remember_keys)(_endpoint_option(command))
+
+
+def keys_option(help: str, **more: Any) -> Callable[[Command], Command]:
+    return click.option("--keys", envvar="ZMQKIT_KEYS", show_envvar=True, metavar="DIR", help=help, **more)
+
+
+def _remember_keys(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    ctx.meta[_KEYS] = value
+
+
+def connected(endpoint: str, timeout: float | None = CONNECT_SECONDS) -> zmqkit.Client:
+    """A client of the node that the command's options name."""
+    return zmqkit.connect(endpoint, timeout=timeout, keys=click.get_current_context().meta[_KEYS])
+
+
+def _endpoint_option(command: Command) -> Command:
     return click.option(
         "--connect",
         "endpoint",

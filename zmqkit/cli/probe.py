@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import click
 
+import zmqkit
 from zmqkit import framing, wire
-from zmqkit.cli.options import DURATION, output_option, print_rows
+from zmqkit.cli.options import DURATION, keys_option, output_option, print_rows
 from zmqkit.cli.zmtp import Link, Stranger
 from zmqkit.sockets import check_address
 
@@ -109,8 +110,8 @@ QUESTIONS: dict[str, Callable[[Link], Found]] = {"mdp": ask_mdp, "mdp2": ask_mdp
 
 
 class Probe:
-    def __init__(self, endpoint: str, seconds: float) -> None:
-        self._endpoint, self._seconds = endpoint, seconds
+    def __init__(self, endpoint: str, seconds: float, keys: str | None = None) -> None:
+        self._endpoint, self._seconds, self._keys = endpoint, seconds, keys
         self.version = self.mechanism = self.kind = ""
 
     def run(self, question: str) -> Found:
@@ -118,7 +119,11 @@ class Probe:
         with Link(self._endpoint, self._seconds) as link:
             link.look()
             self.version, self.mechanism, self.kind = link.version, link.mechanism, link.kind
-        found = self._ask(question) if self.mechanism == "NULL" and question != "none" else Found("", "")
+        found = Found("", "")
+        if self.mechanism == "NULL" and question != "none":
+            found = self._ask(question)
+        elif self.mechanism == "CURVE" and question in ("auto", "zmk1") and self._keys is not None:
+            found = self._connect(self._keys)
         return Found(found.protocol or f"ZMTP {self.version}", found.said or self._silence(question))
 
     def _ask(self, question: str) -> Found:
@@ -143,6 +148,14 @@ class Probe:
         except Stranger as error:
             return Found("", f"it shook hands, and then: {error}")
 
+    def _connect(self, keys: str) -> Found:
+        """By hand nothing is encrypted: as a client."""
+        try:
+            with zmqkit.connect(self._endpoint, timeout=self._seconds, keys=keys) as mq:
+                return Found("ZMK1", f"a zmqkit node that trusts this key, with {len(mq.queues())} queues")
+        except zmqkit.Unreachable as error:
+            return Found("", f"it wants CURVE, and with these keys: {error.reason}")
+
     def _neighbour(self, distance: int) -> str:
         """The kind of socket so many ports further; "" for none."""
         head, _, port = self._endpoint.rpartition(":")
@@ -158,7 +171,7 @@ class Probe:
     def _silence(self, question: str) -> str:
         if self.mechanism != "NULL":
             return (
-                f"it wants {self.mechanism}: only who has a key gets further"
+                f"it wants {self.mechanism}, as a zmqkit node with keys does: only who has a key gets further (--keys)"
                 if self.mechanism
                 else "a ZeroMQ of long ago: nothing was asked"
             )
@@ -181,7 +194,8 @@ class Probe:
 @click.option("--ask", "question", type=click.Choice(["auto", "none", *QUESTIONS]), default="auto", show_default=True,
               help="What to ask; none: only shake hands.")  # fmt: skip
 @output_option
-def probe(endpoint: str, timeout: float, question: str, output: str) -> None:
+@keys_option("Where a key is asked for, ask with that of this key directory.")
+def probe(endpoint: str, timeout: float, question: str, output: str, keys: str | None) -> None:
     """Which protocol does ENDPOINT speak?
 
     ZMK1 (a zmqkit node), MDP 0.1 or 0.2 (Majordomo), PPP (Paranoid Pirate), CHP (clone), or plain ZMTP, with the kind of socket and the
@@ -194,7 +208,7 @@ def probe(endpoint: str, timeout: float, question: str, output: str) -> None:
     Majordomo broker.
     """
     check_address(endpoint)
-    there = Probe(endpoint, timeout)
+    there = Probe(endpoint, timeout, keys)
     try:
         found = there.run(question)
     except Stranger as error:

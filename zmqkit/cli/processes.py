@@ -21,9 +21,11 @@ STOP_SECONDS_MAX = 15.0
 class Broker:
     """A `zmqkit broker` process that can be killed and started again on the same endpoint and journal."""
 
-    def __init__(self, journal: Path | None, log: Path, *, durability: str | None = None, log_level: str = "info") -> None:
+    def __init__(self, journal: Path | None, log: Path, *, durability: str | None = None, log_level: str = "info",
+                 keys: Path | None = None) -> None:  # fmt: skip
         self._command = [sys.executable, "-m", "zmqkit.cli", "broker", "--journal", str(journal or "none"), "--log-level", log_level]
         self._command += ["--durability", durability] if durability else []
+        self._command += ["--keys", str(keys)] if keys else []
         self._log, self.endpoint = log, "tcp://127.0.0.1:0"
         self.process: subprocess.Popen[str] | None = None
 
@@ -32,7 +34,10 @@ class Broker:
         begin = time.monotonic()
         with self._log.open("a") as log:
             command = [*self._command, "--bind", self.endpoint]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+            given = {name: value for name, value in os.environ.items() if name != "ZMQKIT_KEYS"}  # our own roles come without
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=given
+            )
         assert self.process.stdout
         words = first_line(self.process, self.process.stdout).split()
         if words[:1] != ["ready"]:

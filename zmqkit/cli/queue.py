@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import zmqkit
-from zmqkit.cli.options import DURATION, connect_option, dry_run_option, output_option, print_rows
+from zmqkit.cli.options import DURATION, connect_option, connected, dry_run_option, output_option, print_rows
 
 COLUMNS = ["name", "ready", "leased", "delayed", "dead", "consumers", "bytes", "oldest_age", "paused"]
 MESSAGE_COLUMNS = ["seq", "attempt", "body"]
@@ -21,7 +21,7 @@ LIST_MAX = 1000
 @contextmanager
 def queue_at(endpoint: str, name: str) -> Iterator[zmqkit.Queue[Any]]:
     """A queue that exists; Raises ClickException for one that does not, so that a typing error creates none."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         known = [info.name for info in mq.queues()]
         if name not in known:
             raise click.ClickException(f"no queue {name!r} at {endpoint}: there are {', '.join(sorted(known)) or 'none'}")
@@ -38,7 +38,7 @@ def queue() -> None:
 @connect_option
 def ls(output: str, endpoint: str) -> None:
     """All queues of a node."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         print_rows([row(info) for info in mq.queues()], output, COLUMNS, empty="no queues yet: the first put makes one")
 
 
@@ -134,7 +134,7 @@ def policy(name: str, output: str, endpoint: str, backoff: tuple[float, float] |
     given: dict[str, Any] = {field: None if value == 0 else value for field, value in changes.items() if value is not None}
     if backoff:
         given["backoff"] = zmqkit.Backoff(*backoff)
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         known = {info.name: info for info in mq.queues()}
         now = known[name].policy if name in known else zmqkit.QueuePolicy()
         if given:
@@ -161,7 +161,7 @@ def dead() -> None:
 def dead_ls(name: str | None, output: str, endpoint: str) -> None:
     """Dead letters of QUEUE; without one, how many each queue has."""
     if name is None:
-        with zmqkit.connect(endpoint) as mq:
+        with connected(endpoint) as mq:
             counts = [{"queue": info.name, "dead": info.dead} for info in mq.queues() if info.dead]
         print_rows(counts, output, ["queue", "dead"], empty="no dead letters")
         return

@@ -16,7 +16,7 @@ import click
 
 import zmqkit
 from zmqkit.cli.bodies import parsed, printed
-from zmqkit.cli.options import DURATION, connect_option
+from zmqkit.cli.options import DURATION, connect_option, connected
 
 LOOK_SECONDS = 0.05  # how soon a command learns that nobody waits for it any more
 TERM_SECONDS = 2.0  # from SIGTERM to SIGKILL
@@ -45,7 +45,7 @@ def serve(service: str, command: tuple[str, ...], raw: bool, threads: int, timeo
     if not shutil.which(command[0]):
         raise click.BadParameter(f"there is no command {command[0]!r} to run", param_hint="COMMAND")
     runs = Runs(command, raw, inf if timeout is None else timeout)
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         mq.service(service, runs.answer)
         click.echo(f"serving {service} at {endpoint}, {threads} calls at a time; Ctrl-C to end", err=True)
         try:

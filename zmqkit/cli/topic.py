@@ -14,7 +14,7 @@ import click
 
 import zmqkit
 from zmqkit.cli.messages import counted, lines
-from zmqkit.cli.options import DURATION, as_json, connect_option, dry_run_option, output_option, print_rows
+from zmqkit.cli.options import DURATION, as_json, connect_option, connected, dry_run_option, output_option, print_rows
 
 COLUMNS = ["name", "seq", "floor", "messages", "bytes", "keys", "subscribers", "names"]
 
@@ -41,7 +41,7 @@ def pub(
     if key is not None and delete == (value is not None):
         raise click.UsageError("give a VALUE, or --delete" if value is None else "a key that is deleted has no VALUE")
     body = None if delete or value is None else value if raw else parsed(value)
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         t = mq.topic(topic)
         if key is None:
             click.echo(f"confirmed {publish_lines(t, timeout)}")
@@ -119,7 +119,7 @@ def sub(
 ) -> None:  # fmt: skip
     """Follow TOPIC, or its keys under each PREFIX: one JSON object a line, {"key", "value", "seq"}, with "deleted", "from_snapshot"
     or "gap" where that is so. `zmqkit pub` reads such lines."""
-    with zmqkit.connect(endpoint) as mq, mq.topic(topic).subscribe(*prefixes, start=start, name=name) as subscription:
+    with connected(endpoint) as mq, mq.topic(topic).subscribe(*prefixes, start=start, name=name) as subscription:
         if state:
             if not subscription.wait_ready(timeout):
                 raise click.ClickException(f"no complete state within {timeout:g} s" if timeout else "no complete state")
@@ -165,7 +165,7 @@ def row(info: zmqkit.TopicInfo) -> dict[str, Any]:
 @connect_option
 def ls(output: str, endpoint: str) -> None:
     """All topics of a node."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         print_rows([row(info) for info in mq.topics()], output, COLUMNS, empty="no topics yet: the first update or subscriber makes one")
 
 
@@ -175,7 +175,7 @@ def ls(output: str, endpoint: str) -> None:
 @connect_option
 def info(name: str, output: str, endpoint: str) -> None:
     """One topic: its newest update, its history, who follows."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         print_rows([row(known(mq, name, endpoint))], output, COLUMNS)
 
 
@@ -193,7 +193,7 @@ def known(mq: zmqkit.Client, name: str, endpoint: str) -> zmqkit.TopicInfo:
 @connect_option
 def rm(name: str, dry_run: bool, endpoint: str) -> None:
     """Remove a topic with its state, history, names and bindings."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         now = known(mq, name, endpoint)
         if not dry_run:
             mq.topic(name).remove()
@@ -208,7 +208,7 @@ def rm(name: str, dry_run: bool, endpoint: str) -> None:
 @connect_option
 def bind(name: str, prefix: str, queue: str, off: bool, endpoint: str) -> None:
     """Make each update under a prefix also a message of a queue ("" is every key)."""
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         if off:
             known(mq, name, endpoint)
         (mq.topic(name).unbind if off else mq.topic(name).bind)(prefix, queue)
@@ -231,6 +231,6 @@ def policy(name: str, output: str, endpoint: str, keep_values: bool | None, dura
         given["keep_values"] = keep_values
     if durability is not None:
         given["durability"] = None if durability == "node" else durability
-    with zmqkit.connect(endpoint) as mq:
+    with connected(endpoint) as mq:
         now = mq.declare(name, replace(mq.topic(name).info().policy, **given)) if given else known(mq, name, endpoint).policy
         print_rows([asdict(now)], output, list(asdict(now)))

@@ -23,6 +23,7 @@ from zmqkit.handles.streaming import Parts, Stream
 from zmqkit.handles.topic import Topic
 from zmqkit.handles.waiting import run
 from zmqkit.reactor import Reactor
+from zmqkit.security import Keys
 from zmqkit.sockets import check_address
 
 if TYPE_CHECKING:
@@ -184,12 +185,12 @@ class Client(Peer):
 
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool) -> None:
+    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None) -> None:
         for endpoint in endpoints:
             check_address(str(endpoint))
         self.endpoints = list(endpoints)
         reactor = Reactor("zmqkit-client")
-        sessions = [Session(reactor, endpoint) for endpoint in endpoints]
+        sessions = [Session(reactor, endpoint, keys.link(endpoint) if keys else None) for endpoint in endpoints]
         self._session, self._calls = sessions[0], Calls(Route(sessions, spread))
         if not lazy:
             self._session.begin()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from zmqkit.discovery.announcement import Announcement
 
 SCHEME = "mdns:"
-NO_KEY = ""
 
 
 def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Found]:
@@ -42,11 +41,11 @@ def check_announceable(endpoints: Sequence[str]) -> None:
         raise Error("a node that is to be announced needs an endpoint that others can reach: give one like tcp://127.0.0.1:5555")
 
 
-def announced(name: str, node: str, endpoints: Sequence[str], interface: str | None) -> Announcement:
-    """Announce a node at its real endpoints until that is closed."""
+def announced(name: str, fingerprint: str, node: str, endpoints: Sequence[str], interface: str | None) -> Announcement:
+    """Announce a node at its real endpoints until that is closed. `fingerprint` "": it asks for no keys."""
     from zmqkit.discovery.announcement import Announcement
 
-    return Announcement(Text(name, NO_KEY, node), endpoints, interface)
+    return Announcement(Text(name, fingerprint, node), endpoints, interface)
 
 
 def is_mdns(endpoint: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zmqkit.errors import JournalLocked
 from zmqkit.handles.calling import Calls
 from zmqkit.handles.client import Peer
+from zmqkit.handles.doors import refuse_strangers
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.finding import announced, check_announceable
 from zmqkit.handles.gateways import Gateways, check, check_clone
@@ -20,6 +21,7 @@ from zmqkit.handles.titanic import Titanic
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
 from zmqkit.reactor import Reactor
+from zmqkit.security import Keys
 
 if TYPE_CHECKING:
     from zmqkit.aio.peer import Node as AsyncNode
@@ -44,20 +46,26 @@ class Node(Peer):
     announce    let others find it by mDNS, under its name: where it is, and its key's fingerprint; see docs/discovery.md
     mdns_interface  where: a name such as eth0, or an address; else $ZMQKIT_MDNS_INTERFACE, else everywhere
     titanic     offer 9/TSP (Titanic): three services that keep requests until they are answered, however often anybody is killed
+    keys        a key directory (`zmqkit keys new`): links are encrypted, and only the keys in its file `trusted`, and its own, come in
+    insecure    listen also where other machines can come in without a key; that includes mdp, ppp and clone, whose peers have none
 
-    Raises AddressInUse, Error (nothing to announce), JournalLocked, JournalCorrupt, JournalFormat.
+    Raises AddressInUse, Insecure, KeysError, Error (nothing to announce), JournalLocked, JournalCorrupt, JournalFormat.
     """
 
     aio: AsyncNode  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, *endpoints: str, journal: str | None = None, durability: str | None = None, name: str | None = None,
                  mdp: str | None = None, ppp: tuple[str, str] | None = None, titanic: bool = False, clone: str | None = None,
-                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None) -> None:  # fmt: skip
+                 clone_topic: str = "clone", announce: bool = False, mdns_interface: str | None = None, keys: str | None = None,
+                 insecure: bool = False) -> None:  # fmt: skip
         self.name = name or socket.gethostname()
         (mdp, ppp), (clone, clone_topic) = check(mdp, ppp), check_clone(clone, clone_topic)
         if announce:
             check_announceable(endpoints)
         self._announcement: Announcement | None = None
+        own = Keys(keys) if keys is not None else None
+        if not insecure:
+            refuse_strangers(endpoints, [*([mdp] if mdp else []), *(ppp or []), *([clone] if clone else [])], keys is not None)
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
         self._session = Session(self._reactor, None)
@@ -65,7 +73,7 @@ class Node(Peer):
         machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
         self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:
-            self.endpoints: list[str] = self._reactor.host(machine, log, list(endpoints))
+            self.endpoints: list[str] = self._reactor.host(machine, log, list(endpoints), own)
             self._gateways.open(mdp, ppp, clone, clone_topic)
         except BaseException:
             log.close()
@@ -81,7 +89,7 @@ class Node(Peer):
             self._close(0.0)
             raise
         if announce:
-            self._announcement = announced(self.name, log.node.hex(), self.endpoints, mdns_interface)
+            self._announcement = announced(self.name, own.pair.fingerprint if own else "", log.node.hex(), self.endpoints, mdns_interface)
 
     @property
     def endpoint(self) -> str:

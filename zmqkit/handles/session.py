@@ -14,7 +14,8 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from zmqkit.errors import Closed, Error, Timeout, Unreachable, fresh
+from zmqkit.errors import Closed, Error, Timeout, fresh
+from zmqkit.handles.doors import unreachable
 from zmqkit.handles.outcome import Ticket, check_ask, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from zmqkit.handles.producer import Producer
     from zmqkit.handles.requests import Requests
     from zmqkit.machines.following import Subscription
+    from zmqkit.security import LinkKeys
 
 GOODBYE_SECONDS = 1.0  # for the node's answer to ours
 HOT_SECONDS = 0.001  # acks of a busy consumer are collected this often, without a wake-up for each
@@ -43,9 +45,9 @@ _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    def __init__(self, reactor: Reactor, endpoint: str | None) -> None:
+    def __init__(self, reactor: Reactor, endpoint: str | None, keys: LinkKeys | None = None) -> None:
         # `endpoint` None: the node in the same reactor
-        self.reactor, self.endpoint = reactor, endpoint
+        self.reactor, self.endpoint, self.keys = reactor, endpoint, keys
         self.machine = ClientMachine(os.urandom(16), _jitter)
         self.halted = True  # every call looks at this first: not started yet, closed, or forked
         self.hot = False  # acks will be collected within HOT_SECONDS: no need to wake anybody
@@ -59,8 +61,7 @@ class Session:
         self.siblings: tuple[Session, ...] = (self,)
         self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
         self.failures: list[Ticket] = []
-        self._started = False
-        self._lock = threading.Lock()
+        self._started, self._lock = False, threading.Lock()
         self._producers: dict[str, Producer] = {}
         self._inboxes: dict[str, Inbox] = {}
         self._replies: list[Reply] = []  # of asks
@@ -81,7 +82,7 @@ class Session:
             for session in self.siblings:
                 session._started = True
                 session.machine.start(now())
-                self.reactor.attach(session, session.endpoint)
+                self.reactor.attach(session, session.endpoint, session.keys)
             self.reactor.start()
             for session in self.siblings:
                 session.halted = session.error is not None
@@ -103,7 +104,7 @@ class Session:
 
     def rising(self, timeout: float | None) -> Steps[None]:
         if not (yield self._up, timeout) or self.error is not None:
-            raise (fresh(self.error) if self.error else Unreachable(self.endpoint or "this process", self.reason))
+            raise (fresh(self.error) if self.error else unreachable(self.endpoint, self.reason, self.keys))
 
     @property
     def is_up(self) -> bool:

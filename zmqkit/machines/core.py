@@ -15,6 +15,7 @@ from zmqkit.machines.queue import Queue
 from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
 from zmqkit.machines.topic import Landing, Topic
+from zmqkit.rights import Access
 from zmqkit.wire import SERVICE_MARK, Command
 
 BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
@@ -58,6 +59,7 @@ class Core:
         self.logged_token = 0  # highest token the recovered log knows
         self.forgotten_token = 0  # tokens up to here may belong to clients that were forgotten
         self.dropped: dict[str, int] = {}  # counted by reason
+        self.access = Access()
 
     def hear(self, now: float) -> None:
         """A call of the driver: time moves on."""

@@ -30,6 +30,7 @@ from zmqkit.machines.settling import Settling
 from zmqkit.machines.topic import Landing
 from zmqkit.machines.topics import Topics
 from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
+from zmqkit.rights import ANYBODY
 
 WINDOW_BYTES = 8 * 1024 * 1024
 STRANGERS_MAX = 1000  # NOSESSIONs a second in all; one a second to each
@@ -67,16 +68,16 @@ class NodeMachine:
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
-    def receive(self, peer: bytes, frames: Sequence[Buffer], now: float) -> None:
+    def receive(self, peer: bytes, frames: Sequence[Buffer], now: float, user: str = ANYBODY) -> None:
         try:
             command = framing.decode(frames)
         except framing.Malformed as error:
             self.core.hear(now)
             self._reject(peer, "malformed", str(error))
         else:
-            self.hear(peer, command, now)
+            self.hear(peer, command, now, user)
 
-    def hear(self, peer: bytes, command: wire.Command, now: float) -> None:
+    def hear(self, peer: bytes, command: wire.Command, now: float, user: str = ANYBODY) -> None:
         """A peer said this."""
         self.core.hear(now)
         client = self._peers.get(peer)
