@@ -21,14 +21,6 @@ def find(interface: str, name: str) -> str:
         return endpoints.get()
 
 
-def overhears(interface: str, name: str) -> bool:
-    """Does who listens on the loopback interface alone hear of it, while somebody listens on the other one?"""
-    with Browser(interface="lo") as here:
-        here.tried.wait()
-        find(interface, name)
-        return any(one.name == name for one in here.found)
-
-
 def lose(mq: zmqkit.Client) -> str:
     while True:
         try:
@@ -41,7 +33,6 @@ def lose(mq: zmqkit.Client) -> str:
 def main(interface: str, name: str) -> None:
     endpoint = find(interface, name)
     print("found", endpoint, flush=True)
-    print("overheard" if overhears(interface, name) else "private", flush=True)
     with zmqkit.connect(endpoint) as mq:
         print("put", mq.queue("q").put("first").seq, flush=True)
         sys.stdin.readline()

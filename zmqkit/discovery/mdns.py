@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterable
 from logging import getLogger
@@ -17,7 +16,6 @@ from zmqkit.errors import Error
 RETRY_SECONDS = 30.0
 WATCH_SECONDS = 15.0  # between two looks at the machine's addresses
 CLOSE_SECONDS_MAX = 5.0
-IP_MULTICAST_ALL = 49  # linux/in.h; Python's socket has no name for it
 
 log = getLogger("zmqkit.discovery")
 
@@ -84,16 +82,9 @@ async def opened(addresses: Iterable[str]) -> AsyncIterator[Zeroconf]:
             await zeroconf.async_wait_for_start()
             if not zeroconf.engine.senders:
                 raise OSError("no interface takes multicasts")
-            _hear_only_these(zeroconf)
             yield zeroconf
         finally:
             await outer.async_close()
     except OSError as error:
         todo = "let UDP port 5353 be shared (avahi: disallow-other-stacks=no) and multicast pass, or choose an interface that has it"
         raise Error(f"mDNS is not possible here: {error.strerror or error}; {todo}") from error
-
-
-def _hear_only_these(zeroconf: Zeroconf) -> None:
-    """By default Linux gives a socket what comes for its port by any interface on which any process has joined the group."""
-    for reader in zeroconf.engine.readers:
-        reader.sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
