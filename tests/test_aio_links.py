@@ -178,7 +178,7 @@ def test_a_loop_that_was_closed_is_no_concern_of_the_link(node: zmqkit.Node) -> 
         async def again() -> int:
             return (await q.aio.put(2)).seq
 
-        assert asyncio.run(again()) == 2 and len(mq._session.loops) == 1
+        assert asyncio.run(again()) == 2 and len(mq._nodes.loops) == 1
 
 
 @on_loop

@@ -1,0 +1,409 @@
+"""The nodes of one client, and what its sessions with them share: a set that may change while it runs.
+
+Rule 1  What has not been handed to a session may go to any node. What was handed over stays with its own: in doubt it is sent again
+        when that node is back, and nowhere else.
+Rule 2  A node that refuses puts because it stops has stored none of them: these may go to another one.
+Rule 3  Puts go to the first node that is up, or (`spread`) round those that are up and have room. One that is down delays nothing.
+Rule 4  A consumer's credit is shared out over the nodes that are up, at least 1 for each.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from zmqkit.errors import Closed, Error, Timeout, Unreachable, fresh
+from zmqkit.handles.asking import Asking
+from zmqkit.handles.outcome import Ticket
+from zmqkit.handles.session import Session, log
+from zmqkit.handles.waiting import Callbacks, Reply, Signal, Steps
+from zmqkit.handles.watching import Watch, Watches
+from zmqkit.machines.link import ClientMachine
+from zmqkit.parcel import PARCEL_BYTES_MAX
+from zmqkit.reactor import Reactor, now
+
+if TYPE_CHECKING:
+    from zmqkit.handles.calling import Calls
+    from zmqkit.handles.crew import Crew
+    from zmqkit.handles.intake import Intake
+    from zmqkit.handles.producer import Producer
+
+GOODBYE_SECONDS = 1.0  # for the node's answer to ours
+LEAVE_SECONDS = 60.0  # so long a node that left is waited for, if it has not answered all
+
+_all: weakref.WeakSet[Nodes] = weakref.WeakSet()
+
+
+class Nodes:
+    """`single`: it has one node, and always will. Else `add`, `move` and `remove` change the set."""
+
+    def __init__(
+        self, reactor: Reactor, single: bool = True, spread: bool = False, make: Callable[[Nodes, str | None], Session] = Session
+    ) -> None:
+        self.reactor, self.single, self.spread, self._make = reactor, single, spread, make
+        self.sessions: tuple[Session, ...] = ()  # replaced and never changed: any thread may look
+        self.halted = True  # every call looks at this first: not started yet, closed, or forked
+        self.error: Exception | None = None  # why nothing works any more
+        self.message_bytes = PARCEL_BYTES_MAX
+        self.stored = 0  # batches: whoever waits for one of many sees that things move
+        self.callbacks = Callbacks()
+        self.calls: Calls
+        self.asks = Asking(self)
+        self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
+        self.failures: list[Ticket] = []
+        self.loops: dict[Any, Any] = {}  # of asyncio, and what `zmqkit.aio` keeps for each
+        self.up, self.ended = Signal(), Signal()
+        self.started = False
+        self._lock = threading.Lock()
+        self._leaving: tuple[Session, ...] = ()
+        self._producers: dict[str, Producer] = {}
+        self._intakes: dict[str, Intake] = {}
+        self._joins: list[Callable[[Session], bool]] = []  # what else wants to know of new nodes, until it says False
+        self._watches = Watches()
+        self.nowhere = Session(self, "")  # never up: there calls wait while there is no node at all
+        self.nowhere.reason = "no node was found"
+        _all.add(self)
+
+    # -- any thread ---------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the links; once."""
+        with self._lock:
+            if self.started:
+                return
+            self.started = True
+            for session in self._everyone():
+                self._start(session)
+            self.reactor.start()
+            self.halted = self.error is not None
+
+    def admit(self) -> None:
+        """Every call of the application passes here: a lazy client starts, a closed one raises."""
+        if self.error is not None:
+            raise fresh(self.error)
+        if self.halted:
+            self.begin()
+
+    @property
+    def is_up(self) -> bool:
+        return self.up.happened
+
+    def rising(self, timeout: float | None) -> Steps[None]:
+        """Until one node is up. Raises Unreachable with the latest reasons."""
+        if not (yield self.up, timeout) or self.error is not None:
+            raise fresh(self.error) if self.error else self.unreachable()
+
+    def unreachable(self) -> Unreachable:
+        sessions = self.sessions
+        if len(sessions) == 1:
+            return Unreachable(sessions[0].endpoint or "this process", sessions[0].reason)
+        reasons = "; ".join(f"{session.endpoint}: {session.reason}" for session in sessions)
+        return Unreachable(", ".join(str(session.endpoint) for session in sessions) or "any node", reasons or "none was found")
+
+    def why(self) -> str:
+        """Why something took too long."""
+        if len(self.sessions) == 1:
+            return self.sessions[0].why()
+        return "no answer from the nodes" if self.is_up else str(self.unreachable())
+
+    def producer(self, queue: str, make: Callable[[], Producer]) -> Producer:
+        with self._lock:
+            if queue not in self._producers:
+                self._producers[queue] = make()
+            return self._producers[queue]
+
+    def intake(self, queue: str, make: Callable[[], Intake]) -> Intake:
+        with self._lock:
+            if queue not in self._intakes:
+                self._intakes[queue] = make()
+            return self._intakes[queue]
+
+    def crew(self, side: str, make: Callable[[], Crew]) -> Crew:
+        with self._lock:
+            if side not in self.crews:
+                self.crews[side] = make()
+            return self.crews[side]
+
+    def share(self, session: Session, credit: int) -> int:
+        """What this node may have in a consumer's hands of its credit (rule 4)."""
+        if self.single or not credit:
+            return credit
+        if session.leaving:
+            return 0
+        live = [other for other in self.sessions if other.is_up or other is session]
+        return max(1, credit // len(live) + (live.index(session) < credit % len(live)))
+
+    def watch(self) -> Watch:
+        """Begins with the nodes that are there."""
+        self.admit()
+        watch = Watch()
+        self.reactor.call(lambda moment: self._watches.begin(watch, [session.info for session in self.sessions]))
+        return watch
+
+    # -- the end --------------------------------------------------------------------------------------------------------
+
+    def flushing(self, timeout: float | None) -> Steps[None]:
+        """Until every put and ack so far has its answer. Raises Timeout, or the first failure that nobody was told of."""
+        self.admit()
+        deadline = None if timeout is None else now() + timeout
+        for producer in list(self._producers.values()):
+            ticket = producer.newest
+            if ticket is not None and not ticket.done and not (yield ticket, _left(deadline)):
+                raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
+        # The newest of a producer settles last at one node; at several, those of the others may still be under way.
+        for session in (*self.sessions, *self._leaving):
+            reply = Reply()
+            self.reactor.call(partial(session.flush, reply, puts=not self.single))
+            if not (yield reply, _left(deadline)):
+                raise Timeout(f"puts or acks are not answered within {timeout:g} s: {session.why()}", maybe_executed=True)
+        self.raise_unseen()
+
+    def raise_unseen(self) -> None:
+        failures, self.failures = self.failures, []
+        for ticket in failures:
+            if not ticket.seen and ticket.failure is not None:
+                ticket.seen = True
+                raise ticket.failure()
+        for intake in list(self._intakes.values()):
+            if intake.stale:
+                raise intake.stale.popleft()
+
+    def stop(self) -> None:
+        """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
+        for crew in list(self.crews.values()):
+            crew.stop()
+        for intake in list(self._intakes.values()):
+            for demand in list(intake.demands):
+                intake.end(demand)
+        for session in (*self.sessions, *self._leaving):
+            for feed in list(session.feeds.values()):
+                feed.stop()
+
+    def closing(self, timeout: float) -> Steps[None]:
+        """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
+        if self.error is not None:
+            return
+        self.stop()
+        self.halted, self.error = True, Closed("closed: make a new one")
+        everyone = self._everyone()
+        for session in everyone:
+            session.error, session.part_by = self.error, now() + timeout
+        if self.started:
+            self.reactor.wake()
+            for session in everyone:
+                yield session.left, timeout + GOODBYE_SECONDS
+
+    # -- the I/O thread, or before anything begins: the set ---------------------------------------------------------------
+
+    def add(self, endpoint: str | None, name: str = "", node: str = "") -> Session:
+        """One node more; `node` is its id, if that is known. One that is there already, or is just leaving, is kept. Raises Closed."""
+        if self.error is not None:
+            raise fresh(self.error)
+        for known in (*self.sessions, *self._leaving):
+            if not known.machine.stopping and (known.endpoint == endpoint or (node and known.node == node)):
+                return self._keep(known, endpoint, name)
+        session = self._make(self, endpoint)
+        session.name, session.node = name, node
+        self.sessions = (*self.sessions, session)
+        if self.started:
+            self._start(session)
+            self._join(session)
+        return session
+
+    def _keep(self, session: Session, endpoint: str | None, name: str) -> Session:
+        session.name = name or session.name
+        if session.leaving:
+            session.leaving, session.part_by = False, inf
+            self._leaving = tuple(other for other in self._leaving if other is not session)
+            self.sessions = (*self.sessions, session)
+            self._watches.tell("came", session.info)
+            if session.is_up:
+                self.went_up(session, False)
+        self.move(session, endpoint)
+        return session
+
+    def move(self, session: Session, endpoint: str | None) -> None:
+        """Its node is to be found there now: the next link goes there. One that lives is kept, and so is all that is under way."""
+        session.endpoint = endpoint
+        if session.port is not None:
+            session.port.endpoint = endpoint
+
+    def remove(self, session: Session) -> None:
+        """It is none of ours any more. It gets nothing new, what waits of it goes back, and what is in hand may be finished; for what was
+        handed over it is waited, LEAVE_SECONDS at most. Puts that it has not answered then are in doubt."""
+        if session not in self.sessions:
+            return
+        self.sessions = tuple(other for other in self.sessions if other is not session)
+        session.leaving, session.part_by = True, now() + LEAVE_SECONDS
+        self._watches.tell("gone", session.info)
+        if self.started:
+            self._leaving = (*self._leaving, session)
+            if not any(other.is_up for other in self.sessions):
+                self.up.clear()
+            self._flee(session)
+            self._share_anew()
+
+    def let_go(self, session: Session) -> None:
+        """The goodbye of one that leaves is complete."""
+        port = session.port
+        if port is not None:
+            self.reactor.call(lambda moment: self.reactor.detach(port))
+
+    # -- the I/O thread: turns ---------------------------------------------------------------------------------------------
+
+    def pump(self, session: Session) -> None:
+        """Hand over what waits, as far as there is room. Whichever session comes first serves all: what it gives the others wakes them."""
+        for producer in list(self._producers.values()):
+            if producer.waits and producer.pump(self._takers(session)) and not self.single:
+                self.reactor.wake()
+
+    @property
+    def puts_wait(self) -> bool:
+        return any(producer.waits for producer in list(self._producers.values()))
+
+    def _takers(self, session: Session) -> list[ClientMachine]:
+        """Rule 3."""
+        if self.single:
+            return [session.machine]
+        live = [other for other in self.sessions if other.is_up]
+        live = [other for other in live if not other.postponed] or live
+        return [other.machine for other in (live if self.spread else live[:1])]
+
+    # -- the I/O thread: links ---------------------------------------------------------------------------------------------
+
+    def went_up(self, session: Session, changed: bool) -> None:
+        """`changed`: another node than before."""
+        self.message_bytes = min([other.message_bytes for other in self.sessions], default=PARCEL_BYTES_MAX)
+        if session.leaving:
+            return
+        self.up.set()
+        self._watches.tell("up", session.info)
+        if self.single:
+            return
+        if changed:
+            session.declared.clear()
+        self.asks.restate(session)
+        for other in self._everyone():
+            if other is not session and (not other.is_up or other.postponed):
+                self._flee(other)
+        self._share_anew()
+
+    def went_down(self, session: Session, was_up: bool) -> None:
+        if was_up:
+            self._watches.tell("down", session.info)
+        if not any(other.is_up for other in self.sessions):
+            self.up.clear()
+        self._flee(session)
+        if was_up and not self.single:
+            self._share_anew()
+
+    def postponed(self, session: Session) -> None:
+        """Rule 2."""
+        if any(other.is_up and not other.postponed for other in self.sessions):
+            self._take_back(session)
+            self.reactor.wake()
+
+    def _flee(self, session: Session) -> None:
+        """What certainly has not happened there may happen elsewhere."""
+        if any(other.is_up for other in self.sessions):
+            if not session.is_up:
+                session.machine.flee()
+            self._take_back(session)
+
+    def _take_back(self, session: Session) -> None:
+        for queue, stream in session.machine.streams.items():
+            flights = stream.take_back()
+            if flights:
+                self._producers[queue].came_back(flights)
+
+    def _share_anew(self) -> None:
+        for session in self._everyone():
+            for inbox in session.inboxes:
+                inbox.restated = True
+        self.reactor.wake()
+
+    # -- the I/O thread: what belongs to all ---------------------------------------------------------------------------------
+
+    def follow(self, join: Callable[[Session], bool]) -> None:
+        """Call it for each node that is there, and for each that comes, until it says False."""
+        self._joins = [known for known in self._joins if known is not join]
+        if all([join(session) for session in self.sessions]) and not self.single:
+            self._joins.append(join)
+
+    def _takers_of_leases(self) -> list[Intake | Crew]:
+        with self._lock:
+            return [*self._intakes.values(), *self.crews.values()]
+
+    def _everyone(self) -> list[Session]:
+        return [*self.sessions, *self._leaving, *([] if self.single else [self.nowhere])]
+
+    def _start(self, session: Session) -> None:
+        if session is not self.nowhere:
+            session.machine.start(now())
+        session.port = self.reactor.attach(session, session.endpoint)
+
+    def _join(self, session: Session) -> None:
+        self._watches.tell("came", session.info)
+        try:
+            for taker in self._takers_of_leases():
+                taker.include(session)
+        except Error as error:
+            log.warning("nothing is taken from %s: %s", session.endpoint, error)
+        self._joins = [join for join in self._joins if join(session)]
+        self._share_anew()
+
+    def fail_puts(self, tickets: list[Ticket], reason: Exception) -> None:
+        """Of these no answer will come; those that were handed over may be stored."""
+        self.failures += [ticket for ticket in tickets if not ticket.done and not ticket.listeners]
+        for ticket in tickets:
+            ticket.fail(reason)
+
+    def ends(self, session: Session, reason: Exception) -> None:
+        """The reactor puts this session away. With the last one all ends; one among others leaves them to themselves."""
+        self._leaving = tuple(other for other in self._leaving if other is not session)
+        if not all(other.ended for other in self._everyone()):
+            if not self.reactor.closed:
+                self.sessions = tuple(other for other in self.sessions if other is not session)
+                self.went_down(session, True)
+            return
+        self.error, self.halted = reason, True
+
+    def ended_with(self, session: Session, reason: Exception) -> None:
+        """All that was this session's has failed. Was it the last?"""
+        if not self.single:
+            for taker in self._takers_of_leases():
+                taker.exclude(session)
+        if self.error is None or not all(other.ended for other in self._everyone()):
+            return
+        for producer in list(self._producers.values()):
+            producer.fail(reason)
+        for crew in list(self.crews.values()):
+            crew.fail()
+        for intake in list(self._intakes.values()):
+            intake.tell(None)
+        self._watches.end()
+        self.up.set()
+        self.reactor.turn_ends.append(self.ended.set)  # once the reactor has put everything away
+        self.callbacks.close()
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - now())
+
+
+def _forked() -> None:
+    error = Closed("this is a forked child: the connection belongs to the parent, make a new one")
+    for nodes in list(_all):
+        nodes.halted, nodes.error = True, error
+        for session in nodes.sessions:
+            session.error = error
+            for inbox in session.inboxes:
+                inbox.front = None  # what waits there is the parent's to handle
+
+
+os.register_at_fork(after_in_child=_forked)
