@@ -25,6 +25,7 @@ from zmqkit.handles.hand import Credit
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS
+from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts
 from zmqkit.handles.waiting import Steps
 from zmqkit.handles.watching import NodeInfo
@@ -49,6 +50,11 @@ class Peer:
     @property
     def _nodes(self) -> Nodes:
         return self._peer._nodes
+
+    @property
+    def _session(self) -> Session:
+        """That with the first node."""
+        return self._peer._session
 
     @overload
     def queue(self, name: str) -> Queue[Any]: ...

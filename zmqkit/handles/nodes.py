@@ -217,6 +217,7 @@ class Nodes:
 
     def _keep(self, session: Session, endpoint: str | None, name: str) -> Session:
         session.name = name or session.name
+        self.move(session, endpoint)
         if session.leaving:
             session.leaving, session.part_by = False, inf
             self._leaving = tuple(other for other in self._leaving if other is not session)
@@ -224,7 +225,6 @@ class Nodes:
             self._watches.tell("came", session.info)
             if session.is_up:
                 self.went_up(session, False)
-        self.move(session, endpoint)
         return session
 
     def move(self, session: Session, endpoint: str | None) -> None:
@@ -248,25 +248,19 @@ class Nodes:
             self._flee(session)
             self._share_anew()
 
-    def let_go(self, session: Session) -> None:
-        """The goodbye of one that leaves is complete."""
-        port = session.port
-        if port is not None:
-            self.reactor.call(lambda moment: self.reactor.detach(port))
-
     # -- the I/O thread: turns ---------------------------------------------------------------------------------------------
 
     def pump(self, session: Session) -> None:
         """Hand over what waits, as far as there is room. Whichever session comes first serves all: what it gives the others wakes them."""
         for producer in list(self._producers.values()):
-            if producer.waits and producer.pump(self._takers(session)) and not self.single:
+            if producer.waits and producer.pump(self._put_to(session)) and not self.single:
                 self.reactor.wake()
 
     @property
     def puts_wait(self) -> bool:
         return any(producer.waits for producer in list(self._producers.values()))
 
-    def _takers(self, session: Session) -> list[ClientMachine]:
+    def _put_to(self, session: Session) -> list[ClientMachine]:
         """Rule 3."""
         if self.single:
             return [session.machine]
@@ -305,20 +299,17 @@ class Nodes:
     def postponed(self, session: Session) -> None:
         """Rule 2."""
         if any(other.is_up and not other.postponed for other in self.sessions):
-            self._take_back(session)
+            self._flee(session)
             self.reactor.wake()
 
     def _flee(self, session: Session) -> None:
         """What certainly has not happened there may happen elsewhere."""
-        if any(other.is_up for other in self.sessions):
-            if not session.is_up:
-                session.machine.flee()
-            self._take_back(session)
-
-    def _take_back(self, session: Session) -> None:
+        if not any(other.is_up for other in self.sessions):
+            return
+        if not session.is_up:
+            session.machine.flee()
         for queue, stream in session.machine.streams.items():
-            flights = stream.take_back()
-            if flights:
+            if flights := stream.take_back():
                 self._producers[queue].came_back(flights)
 
     def _share_anew(self) -> None:
@@ -335,7 +326,7 @@ class Nodes:
         if all([join(session) for session in self.sessions]) and not self.single:
             self._joins.append(join)
 
-    def _takers_of_leases(self) -> list[Intake | Crew]:
+    def _takers(self) -> list[Intake | Crew]:
         with self._lock:
             return [*self._intakes.values(), *self.crews.values()]
 
@@ -350,7 +341,7 @@ class Nodes:
     def _join(self, session: Session) -> None:
         self._watches.tell("came", session.info)
         try:
-            for taker in self._takers_of_leases():
+            for taker in self._takers():
                 taker.include(session)
         except Error as error:
             log.warning("nothing is taken from %s: %s", session.endpoint, error)
@@ -366,17 +357,16 @@ class Nodes:
     def ends(self, session: Session, reason: Exception) -> None:
         """The reactor puts this session away. With the last one all ends; one among others leaves them to themselves."""
         self._leaving = tuple(other for other in self._leaving if other is not session)
-        if not all(other.ended for other in self._everyone()):
-            if not self.reactor.closed:
-                self.sessions = tuple(other for other in self.sessions if other is not session)
-                self.went_down(session, True)
-            return
-        self.error, self.halted = reason, True
+        if all(other.ended for other in self._everyone()):
+            self.error, self.halted = reason, True
+        elif session in self.sessions and not self.reactor.closed:
+            self.sessions = tuple(other for other in self.sessions if other is not session)
+            self.went_down(session, True)
 
     def ended_with(self, session: Session, reason: Exception) -> None:
         """All that was this session's has failed. Was it the last?"""
         if not self.single:
-            for taker in self._takers_of_leases():
+            for taker in self._takers():
                 taker.exclude(session)
         if self.error is None or not all(other.ended for other in self._everyone()):
             return

@@ -280,8 +280,11 @@ class Session:
     def _on_left(self, event: ev.Left) -> None:
         self.left.set()
         if self.leaving:
-            self.handle(self.machine.holdings.abandon(), 0.0)
-            self.nodes.let_go(self)
+            for event in self.machine.holdings.abandon():
+                _HANDLES[type(event)](self, event)
+            port = self.port
+            assert port is not None, "it has begun"
+            self.reactor.call(lambda moment: self.reactor.detach(port))
 
     def _on_dropped(self, event: Dropped) -> None:
         log.debug("dropped reason=%s detail=%.200s", event.reason, event.detail)
