@@ -5,6 +5,7 @@ They share what belongs to loops and gets (who consumes, who waits, what is stal
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from zmqkit.handles.hand import Part
@@ -13,6 +14,36 @@ from zmqkit.handles.intake import Convert, D, Intake
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Reply
+from zmqkit.machines.consumer import SLOW_SECONDS, WINDOW_MAX, ConsumerState
+
+
+class Portion(ConsumerState):
+    """Of the work ahead: at each node as much as at the one that needs most, for whoever runs dry misses its turn, and then gets even
+    less. None anywhere while every handler is slow, whichever node its message came from."""
+
+    def __init__(self, whole: Inboxes) -> None:
+        super().__init__(whole.queue)
+        self._whole = whole
+
+    @property
+    def window(self) -> int:
+        ahead = max(state.ahead for state in self._whole.states) if self.ahead else 0
+        auto = max(0, self.taken - self.got) + ahead if self.autos else 0
+        return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
+
+    @property
+    def slow_at(self) -> float:
+        waits = self.autos and self.ahead and self._whole.taken and not self.idle_handlers
+        return self._whole.taken_at + SLOW_SECONDS if waits else inf
+
+    def report(self, handed: int, buffered: int, now: float) -> None:
+        whole = self._whole
+        if handed != self._handed:
+            whole.taken_at = now
+        self._taken_at = whole.taken_at
+        super().report(handed, buffered, now)
+        if whole.taken and not self.idle_handlers and now >= whole.taken_at + SLOW_SECONDS:
+            self.ahead = 0
 
 
 class Share(Inbox):
@@ -21,6 +52,7 @@ class Share(Inbox):
     def __init__(self, session: Session, whole: Inboxes) -> None:
         super().__init__(session, whole.queue)
         self._whole = whole
+        self.state = Portion(whole)
         self.lock, self.changed, self.demands, self.stale = whole.lock, whole.changed, whole.demands, whole.stale
         self.waiting = whole.waiting
 
@@ -48,6 +80,7 @@ class Inboxes(Intake):
         super().__init__(nodes, queue)
         self._shares: tuple[Share, ...] = ()  # replaced and never changed: any thread may look
         self._turn = 0
+        self.taken_at = -inf  # when a handler last took one, of any node; the I/O thread's
         for session in nodes.sessions:
             self.include(session)
 
@@ -111,6 +144,15 @@ class Inboxes(Intake):
             share.restated = True
         # Where there is no node, nobody but us tells who waits.
         self.nodes.reactor.call(lambda moment: self.tell(None)) if not self._shares else self.nodes.reactor.wake()
+
+    @property
+    def states(self) -> list[ConsumerState]:
+        return [share.state for share in self._shares]
+
+    @property
+    def taken(self) -> int:
+        """Messages in handlers' hands."""
+        return sum(state.taken for state in self.states)
 
     # -- the I/O thread, or before anybody takes --------------------------------------------------------------------------
 
