@@ -36,7 +36,7 @@ def test_puts_and_calls_wait_for_the_first_node_inside_their_timeouts(sites: lis
         serving = sites[0].node.serve(block=False)
         with client_of_none() as mq:
             assert mq.nodes() == [] and mq.endpoint == ""
-            with pytest.raises(zmqkit.NotSent, match="no node was found|none was found"):
+            with pytest.raises(zmqkit.NotSent, match="none was found"):
                 mq.queue("q").put(1, timeout=0.05)
             with pytest.raises(zmqkit.NotSent, match="no node was found"):
                 mq.call("s", 1, timeout=0.05)
@@ -283,7 +283,7 @@ def test_a_watch_that_nobody_takes_from_is_bounded(sites: list[Site]) -> None:
 
         on_io_thread(mq, flood)
         assert len(watch._events) <= 1000
-        eventually(lambda: not mq._nodes._leaving)
+        eventually(lambda: not mq._nodes.leaving)
 
 
 def test_asyncio_watches_too(sites: list[Site]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmqkit.errors import Timeout, Unreachable
 from zmqkit.handles.session import Session
+from zmqkit.handles.shared import left
 from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.reactor import now
 from zmqkit.wire import TOPIC_MARK
@@ -33,14 +34,15 @@ class Asking:
         if nodes.single:
             return [(nodes.sessions[0], (yield from ask(nodes.sessions[0], timeout)))]
         deadline = None if timeout is None else now() + timeout
-        if not (yield nodes.up, timeout):
-            raise Timeout(f"{nodes.why()} within {timeout:g} s", maybe_executed=False)
-        nodes.admit()
+        try:
+            yield from nodes.rising(timeout)
+        except Unreachable as error:
+            raise Timeout(f"{error} within {timeout:g} s") from None
         answers: list[tuple[Session, R]] = []
         failure = None
         for session in [session for session in nodes.sessions if session.is_up]:
             try:
-                answers.append((session, (yield from ask(session, None if deadline is None else max(0.0, deadline - now())))))
+                answers.append((session, (yield from ask(session, left(deadline)))))
             except Unreachable as error:
                 failure = error
         if not answers:

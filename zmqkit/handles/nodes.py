@@ -10,59 +10,44 @@ Rule 4  A consumer's credit is shared out over the nodes that are up, at least 1
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zmqkit.errors import Closed, Error, Timeout, Unreachable, fresh
+from zmqkit.errors import Closed, Error, Unreachable, fresh
 from zmqkit.handles.asking import Asking
-from zmqkit.handles.outcome import Ticket
 from zmqkit.handles.session import Session, log
-from zmqkit.handles.waiting import Callbacks, Reply, Signal, Steps
+from zmqkit.handles.shared import Shared, left
+from zmqkit.handles.waiting import Signal, Steps
 from zmqkit.handles.watching import Watch, Watches
 from zmqkit.machines.link import ClientMachine
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.reactor import Reactor, now
 
 if TYPE_CHECKING:
-    from zmqkit.handles.calling import Calls
     from zmqkit.handles.crew import Crew
     from zmqkit.handles.intake import Intake
-    from zmqkit.handles.producer import Producer
 
 GOODBYE_SECONDS = 1.0  # for the node's answer to ours
+FIRST_SECONDS = 0.5  # so long one that does not even refuse holds up who wants to know of all
 LEAVE_SECONDS = 60.0  # so long a node that left is waited for, if it has not answered all
 
 _all: weakref.WeakSet[Nodes] = weakref.WeakSet()
 
 
-class Nodes:
+class Nodes(Shared):
     """`single`: it has one node, and always will. Else `add`, `move` and `remove` change the set."""
 
     def __init__(
         self, reactor: Reactor, single: bool = True, spread: bool = False, make: Callable[[Nodes, str | None], Session] = Session
     ) -> None:
-        self.reactor, self.single, self.spread, self._make = reactor, single, spread, make
-        self.sessions: tuple[Session, ...] = ()  # replaced and never changed: any thread may look
-        self.halted = True  # every call looks at this first: not started yet, closed, or forked
-        self.error: Exception | None = None  # why nothing works any more
-        self.message_bytes = PARCEL_BYTES_MAX
-        self.stored = 0  # batches: whoever waits for one of many sees that things move
-        self.callbacks = Callbacks()
-        self.calls: Calls
+        super().__init__(reactor, single)
+        self.spread, self._make = spread, make
         self.asks = Asking(self)
-        self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
-        self.failures: list[Ticket] = []
-        self.loops: dict[Any, Any] = {}  # of asyncio, and what `zmqkit.aio` keeps for each
         self.up, self.ended = Signal(), Signal()
+        self.tried = Signal()  # each of them is up, or was found not to be
         self.started = False
-        self._lock = threading.Lock()
-        self._leaving: tuple[Session, ...] = ()
-        self._producers: dict[str, Producer] = {}
-        self._intakes: dict[str, Intake] = {}
         self._joins: list[Callable[[Session], bool]] = []  # what else wants to know of new nodes, until it says False
         self._watches = Watches()
         self.nowhere = Session(self, "")  # never up: there calls wait while there is no node at all
@@ -72,7 +57,6 @@ class Nodes:
     # -- any thread ---------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Start the links; once."""
         with self._lock:
             if self.started:
                 return
@@ -82,21 +66,17 @@ class Nodes:
             self.reactor.start()
             self.halted = self.error is not None
 
-    def admit(self) -> None:
-        """Every call of the application passes here: a lazy client starts, a closed one raises."""
-        if self.error is not None:
-            raise fresh(self.error)
-        if self.halted:
-            self.begin()
-
     @property
     def is_up(self) -> bool:
         return self.up.happened
 
     def rising(self, timeout: float | None) -> Steps[None]:
-        """Until one node is up. Raises Unreachable with the latest reasons."""
+        """Until one node is up, and of the others it is known whether they are. Raises Unreachable with the latest reasons."""
+        deadline = None if timeout is None else now() + timeout
         if not (yield self.up, timeout) or self.error is not None:
             raise fresh(self.error) if self.error else self.unreachable()
+        if not self.single:
+            yield self.tried, min(FIRST_SECONDS, FIRST_SECONDS if (rest := left(deadline)) is None else rest)
 
     def unreachable(self) -> Unreachable:
         sessions = self.sessions
@@ -106,28 +86,9 @@ class Nodes:
         return Unreachable(", ".join(str(session.endpoint) for session in sessions) or "any node", reasons or "none was found")
 
     def why(self) -> str:
-        """Why something took too long."""
         if len(self.sessions) == 1:
             return self.sessions[0].why()
         return "no answer from the nodes" if self.is_up else str(self.unreachable())
-
-    def producer(self, queue: str, make: Callable[[], Producer]) -> Producer:
-        with self._lock:
-            if queue not in self._producers:
-                self._producers[queue] = make()
-            return self._producers[queue]
-
-    def intake(self, queue: str, make: Callable[[], Intake]) -> Intake:
-        with self._lock:
-            if queue not in self._intakes:
-                self._intakes[queue] = make()
-            return self._intakes[queue]
-
-    def crew(self, side: str, make: Callable[[], Crew]) -> Crew:
-        with self._lock:
-            if side not in self.crews:
-                self.crews[side] = make()
-            return self.crews[side]
 
     def share(self, session: Session, credit: int) -> int:
         """What this node may have in a consumer's hands of its credit (rule 4)."""
@@ -146,43 +107,6 @@ class Nodes:
         return watch
 
     # -- the end --------------------------------------------------------------------------------------------------------
-
-    def flushing(self, timeout: float | None) -> Steps[None]:
-        """Until every put and ack so far has its answer. Raises Timeout, or the first failure that nobody was told of."""
-        self.admit()
-        deadline = None if timeout is None else now() + timeout
-        for producer in list(self._producers.values()):
-            ticket = producer.newest
-            if ticket is not None and not ticket.done and not (yield ticket, _left(deadline)):
-                raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
-        # The newest of a producer settles last at one node; at several, those of the others may still be under way.
-        for session in (*self.sessions, *self._leaving):
-            reply = Reply()
-            self.reactor.call(partial(session.flush, reply, puts=not self.single))
-            if not (yield reply, _left(deadline)):
-                raise Timeout(f"puts or acks are not answered within {timeout:g} s: {session.why()}", maybe_executed=True)
-        self.raise_unseen()
-
-    def raise_unseen(self) -> None:
-        failures, self.failures = self.failures, []
-        for ticket in failures:
-            if not ticket.seen and ticket.failure is not None:
-                ticket.seen = True
-                raise ticket.failure()
-        for intake in list(self._intakes.values()):
-            if intake.stale:
-                raise intake.stale.popleft()
-
-    def stop(self) -> None:
-        """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
-        for crew in list(self.crews.values()):
-            crew.stop()
-        for intake in list(self._intakes.values()):
-            for demand in list(intake.demands):
-                intake.end(demand)
-        for session in (*self.sessions, *self._leaving):
-            for feed in list(session.feeds.values()):
-                feed.stop()
 
     def closing(self, timeout: float) -> Steps[None]:
         """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
@@ -204,13 +128,14 @@ class Nodes:
         """One node more; `node` is its id, if that is known. One that is there already, or is just leaving, is kept. Raises Closed."""
         if self.error is not None:
             raise fresh(self.error)
-        for known in (*self.sessions, *self._leaving):
+        for known in (*self.sessions, *self.leaving):
             if not known.machine.stopping and (known.endpoint == endpoint or (node and known.node == node)):
                 return self._keep(known, endpoint, name)
         session = self._make(self, endpoint)
         session.name, session.node = name, node
         self.sessions = (*self.sessions, session)
         if self.started:
+            self.tried.clear()
             self._start(session)
             self._join(session)
         return session
@@ -220,7 +145,7 @@ class Nodes:
         self.move(session, endpoint)
         if session.leaving:
             session.leaving, session.part_by = False, inf
-            self._leaving = tuple(other for other in self._leaving if other is not session)
+            self.leaving = tuple(other for other in self.leaving if other is not session)
             self.sessions = (*self.sessions, session)
             self._watches.tell("came", session.info)
             if session.is_up:
@@ -242,7 +167,7 @@ class Nodes:
         session.leaving, session.part_by = True, now() + LEAVE_SECONDS
         self._watches.tell("gone", session.info)
         if self.started:
-            self._leaving = (*self._leaving, session)
+            self.leaving = (*self.leaving, session)
             if not any(other.is_up for other in self.sessions):
                 self.up.clear()
             self._flee(session)
@@ -256,10 +181,6 @@ class Nodes:
             if producer.waits and producer.pump(self._put_to(session)) and not self.single:
                 self.reactor.wake()
 
-    @property
-    def puts_wait(self) -> bool:
-        return any(producer.waits for producer in list(self._producers.values()))
-
     def _put_to(self, session: Session) -> list[ClientMachine]:
         """Rule 3."""
         if self.single:
@@ -272,6 +193,7 @@ class Nodes:
 
     def went_up(self, session: Session, changed: bool) -> None:
         """`changed`: another node than before."""
+        self._see_tried()
         self.message_bytes = min([other.message_bytes for other in self.sessions], default=PARCEL_BYTES_MAX)
         if session.leaving:
             return
@@ -288,6 +210,7 @@ class Nodes:
         self._share_anew()
 
     def went_down(self, session: Session, was_up: bool) -> None:
+        self._see_tried()
         if was_up:
             self._watches.tell("down", session.info)
         if not any(other.is_up for other in self.sessions):
@@ -295,6 +218,10 @@ class Nodes:
         self._flee(session)
         if was_up and not self.single:
             self._share_anew()
+
+    def _see_tried(self) -> None:
+        if not self.tried.happened and all(session.tried for session in self.sessions):
+            self.tried.set()
 
     def postponed(self, session: Session) -> None:
         """Rule 2."""
@@ -331,7 +258,7 @@ class Nodes:
             return [*self._intakes.values(), *self.crews.values()]
 
     def _everyone(self) -> list[Session]:
-        return [*self.sessions, *self._leaving, *([] if self.single else [self.nowhere])]
+        return [*self.sessions, *self.leaving, *([] if self.single else [self.nowhere])]
 
     def _start(self, session: Session) -> None:
         if session is not self.nowhere:
@@ -348,15 +275,9 @@ class Nodes:
         self._joins = [join for join in self._joins if join(session)]
         self._share_anew()
 
-    def fail_puts(self, tickets: list[Ticket], reason: Exception) -> None:
-        """Of these no answer will come; those that were handed over may be stored."""
-        self.failures += [ticket for ticket in tickets if not ticket.done and not ticket.listeners]
-        for ticket in tickets:
-            ticket.fail(reason)
-
     def ends(self, session: Session, reason: Exception) -> None:
         """The reactor puts this session away. With the last one all ends; one among others leaves them to themselves."""
-        self._leaving = tuple(other for other in self._leaving if other is not session)
+        self.leaving = tuple(other for other in self.leaving if other is not session)
         if all(other.ended for other in self._everyone()):
             self.error, self.halted = reason, True
         elif session in self.sessions and not self.reactor.closed:
@@ -370,20 +291,11 @@ class Nodes:
                 taker.exclude(session)
         if self.error is None or not all(other.ended for other in self._everyone()):
             return
-        for producer in list(self._producers.values()):
-            producer.fail(reason)
-        for crew in list(self.crews.values()):
-            crew.fail()
-        for intake in list(self._intakes.values()):
-            intake.tell(None)
+        self.fail(reason)
         self._watches.end()
         self.up.set()
+        self.tried.set()
         self.reactor.turn_ends.append(self.ended.set)  # once the reactor has put everything away
-        self.callbacks.close()
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - now())
 
 
 def _forked() -> None:

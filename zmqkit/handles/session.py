@@ -49,6 +49,7 @@ class Session:
         self.error: Exception | None = None  # why nothing works any more
         self.reason = "no answer yet"  # why the link is not up
         self.name, self.node, self.message_bytes = "", "", PARCEL_BYTES_MAX
+        self.tried = False  # it was up, or could not be reached
         self.postponed = False  # its node stops, and takes no puts
         self.leaving = False  # its node is none of the client's any more
         self.part_by = inf  # say goodbye then at the latest
@@ -222,13 +223,13 @@ class Session:
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _on_up(self, event: ev.Up) -> None:
-        self.node, self.postponed = event.node.hex(), False
+        self.node, self.tried, self.postponed = event.node.hex(), True, False
         self.message_bytes = min(PARCEL_BYTES_MAX, int(event.limits.get("message_bytes", PARCEL_BYTES_MAX)))
         self._up.set()
         self.nodes.went_up(self, event.changed)
 
     def _on_down(self, event: ev.Down) -> None:
-        was_up, self.reason = self.is_up, event.reason
+        was_up, self.reason, self.tried = self.is_up, event.reason, True
         self._up.clear()
         if not self.nodes.single:
             for reply in list(self._replies):
@@ -280,8 +281,8 @@ class Session:
     def _on_left(self, event: ev.Left) -> None:
         self.left.set()
         if self.leaving:
-            for event in self.machine.holdings.abandon():
-                _HANDLES[type(event)](self, event)
+            for ended in self.machine.holdings.abandon():
+                _HANDLES[type(ended)](self, ended)
             port = self.port
             assert port is not None, "it has begun"
             self.reactor.call(lambda moment: self.reactor.detach(port))
