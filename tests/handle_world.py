@@ -36,7 +36,7 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
 
 def cut(mq: zmqkit.Client) -> None:
     """The link of this client ends, as if the network had cut it."""
-    session = mq._session
+    session = mq._nodes.sessions[0]
     session.reactor.call(lambda now: session.machine.lost(now, "cut by the test"))
 
 
@@ -48,6 +48,6 @@ def freeze(mq: zmqkit.Client) -> Callable[[], None]:
         held.set()
         gate.wait(30.0)
 
-    mq._session.reactor.call(hold)
+    mq._nodes.reactor.call(hold)
     held.wait(SOON)
     return gate.set

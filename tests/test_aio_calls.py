@@ -395,7 +395,7 @@ async def test_sigterm_ends_serve_when_what_runs_is_finished(node: zmqkit.Node) 
         call = mq.call_soon(name, 1)
         await hold.begun.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await so(lambda: not worker._session.crews["asyncio"].free)
+        await so(lambda: not worker._nodes.crews["asyncio"].free)
         hold.open.set()
         assert await call == 1
         await asyncio.wait_for(blocked, SOON)
@@ -413,7 +413,7 @@ def test_a_second_signal_cancels_what_runs(node: zmqkit.Node) -> None:  # noqa: 
 
             async def interrupt() -> None:
                 await hold.begun.wait()
-                crew = worker._session.crews["asyncio"]
+                crew = worker._nodes.crews["asyncio"]
                 os.kill(os.getpid(), signal.SIGINT)
                 await so(lambda: not crew._pools)
                 os.kill(os.getpid(), signal.SIGINT)

@@ -249,13 +249,13 @@ async def test_the_next_step_of_a_consumer_takes_what_a_cancelled_one_was_told_o
 @on_loop
 async def test_nobody_is_remembered_who_waits_no_more(node: zmqkit.Node) -> None:
     async with fresh_queue(node) as q:
-        session, let_go = q._session, freeze(q._twin)
+        nodes, let_go = q._nodes, freeze(q._twin)
         gets = [asyncio.create_task(q.get(timeout=timeout)) for timeout in (0.01, None)]
         await resting(gets[1])
         assert await gets[0] is None
         gets[1].cancel()
         await asyncio.wait(gets)
-        assert not q._twin._inbox.listeners and not session._up._listeners
+        assert not q._twin._inbox.listeners and not nodes.up._listeners
         let_go()
 
 

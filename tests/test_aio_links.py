@@ -130,7 +130,7 @@ async def test_a_handle_has_its_twin_on_the_same_link(node: zmqkit.Node) -> None
         d = q.get(timeout=SOON)
         assert d is not None and d.body == Email("ada") and not hasattr(d, "__aexit__")
         d.ack(wait=True)
-        assert (await mq.aio.queue(q.name).info()).ready == 0 and mq.aio._session is mq._session
+        assert (await mq.aio.queue(q.name).info()).ready == 0 and mq.aio._nodes is mq._nodes
         assert node.aio.endpoint == node.endpoint and await node.aio.queue(q.name).get(timeout=0) is None
 
 
@@ -178,7 +178,7 @@ def test_a_loop_that_was_closed_is_no_concern_of_the_link(node: zmqkit.Node) -> 
         async def again() -> int:
             return (await q.aio.put(2)).seq
 
-        assert asyncio.run(again()) == 2 and len(mq._session.loops) == 1
+        assert asyncio.run(again()) == 2 and len(mq._nodes.loops) == 1
 
 
 @on_loop

@@ -66,11 +66,11 @@ def mq(sites: list[Site]) -> Iterator[zmqkit.Client]:
 
 
 def all_up(mq: zmqkit.Client) -> None:
-    eventually(lambda: all(session.is_up for session in mq._calls.route.sessions))
+    eventually(lambda: all(session.is_up for session in mq._nodes.sessions))
 
 
 def down(mq: zmqkit.Client, place: int) -> None:
-    eventually(lambda: not mq._calls.route.sessions[place].is_up)
+    eventually(lambda: not mq._nodes.sessions[place].is_up)
 
 
 # -- which node -----------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_one_node_is_enough_to_begin(sites: list[Site]) -> None:
 def test_a_lazy_client_begins_with_its_first_call(sites: list[Site]) -> None:
     sites[1].serve("who")
     with zmqkit.connect(NOWHERE, sites[1].endpoint, lazy=True) as mq:
-        assert not mq._session.started and mq.call("who", timeout=SOON) == "b"
+        assert not mq._nodes.started and mq.call("who", timeout=SOON) == "b"
 
 
 def test_no_node_is_told_with_the_reason_of_each() -> None:
@@ -200,7 +200,7 @@ def test_what_has_not_left_goes_to_the_node_that_comes_up(sites: list[Site]) -> 
         site.cut_off()
     with zmqkit.connect(*[site.endpoint for site in sites], lazy=True) as mq:
         futures = [mq.call_soon("who", n, timeout=30.0) for n in range(10)]
-        eventually(lambda: "no answer yet" not in [session.reason for session in mq._calls.route.sessions])
+        eventually(lambda: "no answer yet" not in [session.reason for session in mq._nodes.sessions])
         sites[1].join()
         assert [future.result(SOON) for future in futures] == ["b"] * 10
     assert sorted(sites[1].bodies) == list(range(10))
@@ -272,18 +272,7 @@ def test_a_stream_begins_where_somebody_streams(sites: list[Site], mq: zmqkit.Cl
     assert list(mq.stream("count", 100)) == list(range(100))
 
 
-# -- what several nodes are not for ---------------------------------------------------------------------------------------------------
-
-
-def test_all_but_calls_needs_one_node(mq: zmqkit.Client) -> None:
-    policy = zmqkit.QueuePolicy()
-    for use in (
-        lambda: mq.queue("q"), mq.queues, lambda: mq.declare("q", policy), lambda: mq.service("s", len), mq.serve,
-        lambda: mq.aio.queue("q"), lambda: mq.aio.service("s", len), lambda: asyncio.run(mq.aio.declare("q", policy)),  # type: ignore[arg-type]
-        lambda: asyncio.run(mq.aio.queues()), lambda: asyncio.run(mq.aio.serve()),  # type: ignore[arg-type]
-    ):  # fmt: skip
-        with pytest.raises(zmqkit.Error, match="connect to one of them"):
-            use()  # type: ignore[no-untyped-call]
+# -- the end, and asyncio ---------------------------------------------------------------------------------------------------------
 
 
 def test_close_says_goodbye_to_all(sites: list[Site], gate: Gate) -> None:  # noqa: F811
@@ -294,7 +283,7 @@ def test_close_says_goodbye_to_all(sites: list[Site], gate: Gate) -> None:  # no
         future = mq.call_soon("who", 1)
         gate.await_begin()
     assert isinstance(future.exception(SOON), zmqkit.Closed)
-    assert all(session._left.happened for session in mq._calls.route.sessions)
+    assert all(session.left.happened for session in mq._nodes.sessions)
     with pytest.raises(zmqkit.Closed):
         mq.call("who")
 

@@ -80,7 +80,7 @@ def test_a_lazy_client_connects_at_first_use() -> None:
     endpoint = free_endpoint()
     with zmqkit.connect(endpoint, lazy=True) as mq:
         q = mq.queue("q")
-        assert not mq._session.started
+        assert not mq._nodes.started
         with zmqkit.Node(endpoint):
             assert q.put("a").seq == 1
             with q.get() as d:  # type: ignore[union-attr]

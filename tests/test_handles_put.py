@@ -12,6 +12,7 @@ import pytest
 from handle_world import SOON, eventually, freeze, in_thread, world
 
 import zmqkit
+from zmqkit.handles.waiting import run
 from zmqkit.parcel import FULL_BYTES, PARCEL_BYTES_MAX
 
 
@@ -108,7 +109,7 @@ def test_puts_of_several_threads_keep_each_threads_order(q: zmqkit.Queue[Any]) -
     threads = [in_thread(lambda name=name: [q.put_soon([name, n]) for n in range(2000)]) for name in range(3)]  # type: ignore[misc]
     for thread in threads:
         thread.join(SOON)
-    q._session.flush(SOON)
+    run(q._nodes.flushing(SOON))
     found = bodies(q)
     assert len(found) == 6000
     for name in range(3):
@@ -183,7 +184,7 @@ def test_messages_of_any_size_up_to_the_limit_go_together(q: zmqkit.Queue[Any]) 
     q.put_many(bytes(size) for size in sizes)
     for size in sizes:
         q.put_soon(bytes(size))
-    q._session.flush(SOON)
+    run(q._nodes.flushing(SOON))
     assert [len(body) for body in bodies(q)] == sizes * 2
 
 

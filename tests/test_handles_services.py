@@ -157,7 +157,7 @@ def test_serving_may_begin_again(mq: zmqkit.Client, worker: zmqkit.Client) -> No
 
 def test_stop_ends_a_serve_that_has_nothing_to_serve(worker: zmqkit.Client) -> None:
     blocked = in_thread(lambda: worker.serve())
-    eventually(lambda: worker._session.crews and len(worker._session.crews["threads"].sleepers) == 4)
+    eventually(lambda: worker._nodes.crews and len(worker._nodes.crews["threads"].sleepers) == 4)
     worker.stop()
     blocked.join(SOON)
     assert not blocked.is_alive()

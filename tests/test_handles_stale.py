@@ -13,6 +13,7 @@ from handle_world import SOON, eventually, freeze, in_thread, world
 
 import zmqkit
 from zmqkit import wire
+from zmqkit.handles.waiting import run
 
 SHORT = zmqkit.QueuePolicy(lease=0.3, backoff=zmqkit.Backoff(0.01, 0.02))
 
@@ -296,6 +297,6 @@ def test_a_message_is_settled_once(q: zmqkit.Queue[Any]) -> None:
     d.nack()
     d.reject()
     d.snooze(0)
-    q._session.flush(SOON)
+    run(q._nodes.flushing(SOON))
     info = q.info()
     assert (info.ready, info.leased, info.delayed, info.dead) == (0, 0, 0, 0)

@@ -167,7 +167,8 @@ def test_what_is_given_up_makes_room_at_once() -> None:
     """Else the node learns of it by the next heartbeat, and an untaken subscription goes by a window a second."""
     woken: list[bool] = []
     subscription = Subscription("t")
-    untaken = feed.Feed([feed.Source(subscription, str)], subscription.state, None, lambda: woken.append(True))
+    untaken = feed.Feed(subscription.state, None, lambda: woken.append(True))
+    untaken.sources[subscription] = feed.Source(subscription, str)
     for size, wakes in ((feed.UNTAKEN_BYTES, 0), (1, 1), (feed.UNTAKEN_BYTES, 1)):
         subscription.news.append(Changes(["a"], [b"1"], range(1, 2), 1, size, True, False, True))
         untaken.came(subscription)

@@ -59,7 +59,7 @@ def test_a_client_whose_own_end_is_broken_fails_all_that_waits() -> None:
 
         session.pump = broken  # type: ignore[method-assign]
         session.reactor.wake()
-        assert session.ended.wait(5.0)
+        assert mq._nodes.ended.wait(5.0)
         try:
             mq.queue("q").put(1)
         except zmqkit.Closed as error:

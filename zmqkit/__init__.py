@@ -51,6 +51,7 @@ from zmqkit.handles.queue import Queue
 from zmqkit.handles.serving import Serving
 from zmqkit.handles.streaming import Stream
 from zmqkit.handles.topic import State, Subscription, Topic
+from zmqkit.handles.watching import NodeEvent, NodeInfo, Watch
 from zmqkit.machines.following import Gap
 from zmqkit.machines.policy import Backoff, QueuePolicy, TopicPolicy
 
@@ -62,6 +63,7 @@ __all__ = [
     "Consumer", "BatchConsumer", "Work", "Delivery", "Batch", "Retry", "Snooze", "Reject",
     "CallFuture", "Stream", "Service", "Serving", "current", "Current",
     "Topic", "TopicPolicy", "Subscription", "State", "Event", "Gap",
+    "NodeInfo", "NodeEvent", "Watch",
     "QueueInfo", "TopicInfo", "Peeked", "DeadLetter", "DeadLetters",
     "Error", "Unreachable", "Timeout", "NotSent", "Closed", "AddressInUse", "MessageTooLarge", "Unencodable",
     "QueueFull", "DiskFull", "QuotaExceeded", "Forbidden", "Insecure", "KeysError", "StaleLease", "NoWorker", "RemoteError",

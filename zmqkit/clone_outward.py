@@ -109,6 +109,11 @@ class Setter(Outward):
         """For one batch more."""
         return self._bytes < WAITING_BYTES_MAX and self.stands
 
+    @property
+    def tickets(self) -> list[Any]:
+        """Of what waits to be sent."""
+        return [batch.ticket for batch in self._waiting]
+
     def put(self, updates: Updates, ticket: Any) -> None:
         messages = []
         for key, held in zip(updates.keys, updates.values, strict=True):

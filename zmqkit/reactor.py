@@ -124,8 +124,9 @@ class Reactor:
 
     # -- before start, or on the I/O thread ---------------------------------------------------------------------------
 
-    def attach(self, application: Application, endpoint: str | None, keys: LinkKeys | None = None) -> None:
-        self._ports.append(Port(application, endpoint, keys))
+    def attach(self, application: Application, endpoint: str | None, keys: LinkKeys | None = None) -> Port:
+        self._ports.append(port := Port(application, endpoint, keys))
+        return port
 
     def attach_gateway(self, gateway: Gateway, opened: Callable[[Context], list[tuple[Socket, str]]]) -> tuple[GatewayPort, list[str]]:
         """Give it doors for foreign peers. Returns where they really are, too. Raises AddressInUse, Error."""
@@ -156,8 +157,8 @@ class Reactor:
         for socket in (*port.doors.sockets, port.doors.monitor):
             self._listen(socket, True)
 
-    def detach(self, port: GatewayPort) -> None:
-        """Leave the foreign broker for good: what was said last still goes out. On the I/O thread, by `call`."""
+    def detach(self, port: Port) -> None:
+        """This application ends: what a gateway said last still goes out. On the I/O thread, by `call`."""
         if port in self._ports:
             self._put_away(port, None, 0)
 
@@ -239,8 +240,7 @@ class Reactor:
         """Its part of a turn, if it has one."""
         try:
             speaks = port.socket in heard or port.monitor in heard or bool(port.inbox)
-            if isinstance(port, GatewayPort) and port.doors.drain(heard, moment):
-                speaks = True
+            speaks |= isinstance(port, GatewayPort) and port.doors.drain(heard, moment)
             if speaks:
                 moment = self._drain_port(port, heard, moment)
             if speaks or anyway or port.deadline <= moment:

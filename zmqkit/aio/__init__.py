@@ -19,10 +19,11 @@ from zmqkit.aio.putting import Confirm
 from zmqkit.aio.queue import DeadLetters, Queue
 from zmqkit.aio.serving import Serving
 from zmqkit.aio.topic import Subscription, Topic
+from zmqkit.aio.watching import Watch
 from zmqkit.handles import client, node, queue, topic
 
 __all__ = ["connect", "discover", "Client", "Node", "Queue", "DeadLetters", "Confirm", "Consumer", "BatchConsumer", "Work", "Delivery",
-           "Batch", "Answer", "Stream", "Serving", "Topic", "Subscription"]  # fmt: skip
+           "Batch", "Answer", "Stream", "Serving", "Topic", "Subscription", "Watch"]  # fmt: skip
 
 # The floor below knows no asyncio: the twins hang themselves onto its handles.
 client.Client.aio = property(lambda twin: Client(twin, None, lazy=True))  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""One event loop's end of a session: what the I/O thread has to tell it goes together, with one wake-up a turn."""
+"""One event loop's end of a client: what the I/O thread has to tell it goes together, with one wake-up a turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmqkit.handles.calling import Sender
-from zmqkit.handles.session import Session
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.waiting import Steps, Waitable
 
 if TYPE_CHECKING:
@@ -18,24 +18,24 @@ Told = list[tuple[Callable[..., Any], tuple[Any, ...]]]
 
 
 class Bell:
-    """Made at a loop's first use of a session; all but `tell` runs on that loop."""
+    """Made at a loop's first use of a client; all but `tell` runs on that loop."""
 
-    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, nodes: Nodes, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.lanes: dict[str, Lane] = {}  # of puts, by queue
         self.sender: Sender | None = None  # of calls
-        self.reactor = session.reactor
+        self.reactor = nodes.reactor
         self._told: Told = []  # in this turn of the I/O thread
 
     @staticmethod
-    def of(session: Session) -> Bell:
+    def of(nodes: Nodes) -> Bell:
         """That of the running loop."""
         loop = asyncio.get_running_loop()
-        bell: Bell | None = session.loops.get(loop)
+        bell: Bell | None = nodes.loops.get(loop)
         if bell is None:
-            for other in [other for other in session.loops if other.is_closed()]:
-                session.loops.pop(other, None)
-            bell = session.loops[loop] = Bell(session, loop)
+            for other in [other for other in nodes.loops if other.is_closed()]:
+                nodes.loops.pop(other, None)
+            bell = nodes.loops[loop] = Bell(nodes, loop)
         return bell
 
     def tell(self, callback: Callable[..., Any], *arguments: Any) -> None:

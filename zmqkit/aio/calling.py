@@ -68,7 +68,7 @@ class Answer(asyncio.Future[Any]):
 
 def sender_of(calls: Calls) -> Sender:
     """That of the running loop."""
-    bell = Bell.of(calls.first)
+    bell = Bell.of(calls.nodes)
     if bell.sender is None:
         bell.sender = Sender(calls, partial(LoopTicket, bell), packer())
     return bell.sender
@@ -89,7 +89,7 @@ class Stream(Streamed, Generic[T]):
                 raise StopAsyncIteration from None
             if part is not NOTHING:
                 return part  # type: ignore[no-any-return]
-            await Bell.of(self._parts.calls.first).wait(self._parts, None)
+            await Bell.of(self._parts.calls.nodes).wait(self._parts, None)
 
     async def aclose(self) -> None:
         self.close()

@@ -15,7 +15,7 @@ from zmqkit.aio.delivery import Batch, Delivery
 from zmqkit.errors import Closed, StaleLease
 from zmqkit.handles.consumer import Loop, batch_size, checked_threads, log
 from zmqkit.handles.durations import Duration, patience
-from zmqkit.handles.inbox import News
+from zmqkit.handles.intake import News
 from zmqkit.reactor import now
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class AsyncLoop(Loop):
             await asyncio.sleep(0)
             self._rested = now()
         while not self.ended:
-            inbox.session.admit()
+            inbox.nodes.admit()
             self._raise_stale()
             seen = inbox.news
             found = take()
@@ -48,7 +48,7 @@ class AsyncLoop(Loop):
                 self.stop()
                 break
             try:
-                await Bell.of(inbox.session).wait(News(inbox, seen), left)
+                await Bell.of(inbox.nodes).wait(News(inbox, seen), left)
             except asyncio.CancelledError:
                 inbox.tell(1)  # the news may have been ours alone: let another one look
                 raise

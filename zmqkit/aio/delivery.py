@@ -53,7 +53,7 @@ class Delivery(Settling, delivery.Delivery[T]):
         """Settle it: done, at once. With `wait`, await it: it ends when the node has it durably, or raises Timeout.
         Raises StaleLease if the lease is known to have ended."""
         if wait:
-            return Bell.of(self._hand.inbox.session).drive(self.acking(patience(timeout)))
+            return Bell.of(self._hand.inbox.nodes).drive(self.acking(patience(timeout)))
         super().ack()
         return DONE
 
@@ -87,7 +87,7 @@ class Batch(Settling, delivery.Batch[T]):
     def ack(self, wait: bool = False, timeout: Duration | None = 5.0) -> Awaitable[None]:  # type: ignore[override]
         """Settle all that you have not settled singly, at once; with `wait`, await it."""
         if wait and self._parts:
-            return Bell.of(self._parts[0][0].inbox.session).drive(self.acking(patience(timeout)))
+            return Bell.of(self._parts[0][0].inbox.nodes).drive(self.acking(patience(timeout)))
         super().ack()
         return DONE
 

@@ -13,6 +13,7 @@ from zmqkit.aio.calling import Answer, Stream, sender_of
 from zmqkit.aio.queue import Queue
 from zmqkit.aio.serving import Serving
 from zmqkit.aio.topic import Topic
+from zmqkit.aio.watching import Watch
 from zmqkit.discovery.found import Found
 from zmqkit.errors import Closed
 from zmqkit.handles import client, finding, node
@@ -22,11 +23,13 @@ from zmqkit.handles.connecting import made
 from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.hand import Credit
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS
 from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts
 from zmqkit.handles.waiting import Steps
+from zmqkit.handles.watching import NodeInfo
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,7 +49,12 @@ class Peer:
         raise NotImplementedError
 
     @property
+    def _nodes(self) -> Nodes:
+        return self._peer._nodes
+
+    @property
     def _session(self) -> Session:
+        """That with the first node."""
         return self._peer._session
 
     @overload
@@ -64,19 +72,19 @@ class Peer:
         return Topic(self._peer.topic(name, type))
 
     async def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
-        """All queues of the node."""
-        return await self._ask(listing(self._peer._alone, "list", "queues", QueueInfo, timeout))
+        """All queues. Those of one name at several nodes are told as one."""
+        return await self._ask(listing(self._peer._hosts, "list", "queues", QueueInfo, timeout))
 
     async def topics(self, timeout: Duration | None = ASK_SECONDS) -> list[TopicInfo]:
-        """All topics of the node."""
-        return await self._ask(listing(self._peer._alone, "topic_list", "topics", TopicInfo, timeout))
+        """All topics. Those of one name at several nodes are told as one."""
+        return await self._ask(listing(self._peer._hosts, "topic_list", "topics", TopicInfo, timeout))
 
     async def declare(self, name: str, policy: Policy, timeout: Duration | None = ASK_SECONDS) -> Policy:
         """Make the queue, or with a TopicPolicy the topic, or change its policy. Returns what holds from now on."""
-        return await self._ask(declaring(self._peer._alone, name, policy, timeout))
+        return await self._ask(declaring(self._peer._hosts, name, policy, timeout))
 
     async def _ask(self, steps: Steps[R]) -> R:
-        return await Bell.of(self._peer._alone).drive(steps)
+        return await Bell.of(self._peer._hosts).drive(steps)
 
     # -- calls ------------------------------------------------------------------------------------------------------------
 
@@ -141,8 +149,8 @@ class Peer:
         return serving
 
     def _crew(self) -> Crew:
-        session = self._peer._server
-        return session.crew("asyncio", lambda: Crew(session))
+        nodes = self._peer._servers
+        return nodes.crew("asyncio", lambda: Crew(nodes))
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 
@@ -151,15 +159,15 @@ class Peer:
 
         Puts that still stand in line for room are those of this loop.
         """
-        bell, limit = Bell.of(self._session), patience(timeout)
+        bell, limit = Bell.of(self._nodes), patience(timeout)
         begun = bell.loop.time()
         for lane in list(bell.lanes.values()):
             await lane.drained(limit)
-        await bell.drive(self._session.flushing(None if limit is None else max(0.0, begun + limit - bell.loop.time())))
+        await bell.drive(self._nodes.flushing(None if limit is None else max(0.0, begun + limit - bell.loop.time())))
 
     def stop(self) -> None:
         """Every consumer and `serve` ends after what it has in hand, the rest goes back. May be called in a signal handler."""
-        self._session.stop()
+        self._nodes.stop()
 
     async def close(self, timeout: Duration = 5.0) -> None:
         """Confirm what is under way, for at most `timeout` seconds, and say goodbye: what is still in hand goes back, uncounted.
@@ -167,25 +175,25 @@ class Peer:
         Calls that have no answer by then end with Closed. Raises the first failure that nobody was told of.
         """
         await self._close(seconds(timeout))
-        self._session.raise_unseen()
+        self._nodes.raise_unseen()
 
     async def _close(self, timeout: float) -> None:
-        session = self._session
-        bell, reactor = Bell.of(session), session.reactor
-        await bell.drive(session.closing(timeout))
-        if not session.started:
+        nodes = self._nodes
+        bell, reactor = Bell.of(nodes), nodes.reactor
+        await bell.drive(nodes.closing(timeout))
+        if not nodes.started:
             reactor.close(0.0)
             return
         try:
             reactor.call(lambda now: reactor.close(timeout))  # on its own thread it does not wait for itself
         except Closed:
             pass  # it has ended already
-        await bell.wait(session.ended, timeout + END_SECONDS)
+        await bell.wait(nodes.ended, timeout + END_SECONDS)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._close(5.0)
         if error is None:
-            self._session.raise_unseen()
+            self._nodes.raise_unseen()
 
 
 class Client(Peer):
@@ -208,12 +216,20 @@ class Client(Peer):
     def endpoints(self) -> list[str]:
         return self._twin.endpoints
 
+    def nodes(self) -> list[NodeInfo]:
+        """Those that are this client's now, up or not."""
+        return self._twin.nodes()
+
+    def watch(self) -> Watch:
+        """`async for` nodes that come, are up, are down, and go. As for threads."""
+        return Watch(self._nodes)
+
     async def _start(self) -> Client:
         if self._lazy:
             return self
-        self._session.admit()
+        self._nodes.admit()
         try:
-            await Bell.of(self._session).drive(self._twin._calls.route.rising(self._timeout))
+            await Bell.of(self._nodes).drive(self._nodes.rising(self._timeout))
         except BaseException:
             await self._close(0.0)
             raise

@@ -9,9 +9,9 @@ from typing import Any
 
 from zmqkit.aio.bell import Bell
 from zmqkit.errors import Closed, Error, NotSent, Timeout
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.outcome import Receipt, Ticket
 from zmqkit.handles.producer import Headers, Producer
-from zmqkit.handles.session import Session
 
 
 class Confirm(asyncio.Future[Receipt]):
@@ -35,24 +35,24 @@ class Confirm(asyncio.Future[Receipt]):
     def _withdraw(self) -> bool:
         return self.ticket is None or self.ticket.withdraw(self.place)
 
-    async def within(self, timeout: float | None, session: Session) -> Receipt:
+    async def within(self, timeout: float | None, nodes: Nodes) -> Receipt:
         """Its receipt. After `timeout` seconds it expires."""
         if timeout is None:
             return await self
-        timer = self.get_loop().call_later(timeout, self.expire, timeout, session)
+        timer = self.get_loop().call_later(timeout, self.expire, timeout, nodes)
         try:
             return await self
         finally:
             timer.cancel()
 
-    def expire(self, timeout: float, session: Session) -> None:
+    def expire(self, timeout: float, nodes: Nodes) -> None:
         """Its time is over: withdrawn if that is still possible, else in doubt."""
         if self.done():
             return
         if self._withdraw():
-            self.set_exception(NotSent(f"the put was withdrawn: {session.why()} within {timeout:g} s"))
+            self.set_exception(NotSent(f"the put was withdrawn: {nodes.why()} within {timeout:g} s"))
         elif self.ticket is None or not self.ticket.done:  # else the outcome is on its way to this loop
-            text = f"no confirm within {timeout:g} s: {session.why()}; the message may still be stored"
+            text = f"no confirm within {timeout:g} s: {nodes.why()}; the message may still be stored"
             self.set_exception(Timeout(text, maybe_executed=True))
 
     def leave_line(self, error: Error) -> None:
@@ -97,18 +97,18 @@ class Confirm(asyncio.Future[Receipt]):
 class Lane:
     """The puts of one loop into one queue, in order."""
 
-    def __init__(self, bell: Bell, session: Session, producer: Producer) -> None:
+    def __init__(self, bell: Bell, nodes: Nodes, producer: Producer) -> None:
         self.waiting: deque[Confirm] = deque()  # for room
-        self._bell, self._session, self._producer = bell, session, producer
+        self._bell, self._nodes, self._producer = bell, nodes, producer
         self._ticket: Ticket | None = None  # the newest, and who waits for it
         self._confirms: list[Confirm] = []
 
     @staticmethod
-    def of(session: Session, queue: str, producer: Producer) -> Lane:
+    def of(nodes: Nodes, queue: str, producer: Producer) -> Lane:
         """That of the running loop."""
-        bell = Bell.of(session)
+        bell = Bell.of(nodes)
         if queue not in bell.lanes:
-            bell.lanes[queue] = Lane(bell, session, producer)
+            bell.lanes[queue] = Lane(bell, nodes, producer)
         return bell.lanes[queue]
 
     def put(self, message: bytes, headers: Headers | None, timeout: float | None) -> Confirm:
@@ -150,8 +150,8 @@ class Lane:
             confirm.settle(ticket)
         if ticket is self._ticket:
             self._ticket, self._confirms = None, []
-        if ticket.failure is not None and ticket not in self._session.failures:
-            self._session.failures.append(ticket)  # closing thinks that who listens is told
+        if ticket.failure is not None and ticket not in self._nodes.failures:
+            self._nodes.failures.append(ticket)  # closing thinks that who listens is told
 
     def _on_room(self, _: Any) -> None:
         self._bell.tell(self._move_up)

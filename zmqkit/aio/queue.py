@@ -11,7 +11,7 @@ from zmqkit.aio.delivery import Batch, Delivery, Got, GotBatch
 from zmqkit.aio.putting import Confirm, Lane
 from zmqkit.codec import packer, unencodable
 from zmqkit.handles import admin, queue
-from zmqkit.handles.admin import DeadLetter, Peeked, QueueInfo, peeking, purging
+from zmqkit.handles.admin import DeadLetter, Peeked, QueueInfo, informing, peeking, purging, telling
 from zmqkit.handles.consumer import OnStale
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.getting import get, get_many
@@ -28,7 +28,7 @@ class Queue(Generic[T]):
     """Made by `aio.Client.queue(name)` or by `.aio` of a queue's handle for threads."""
 
     def __init__(self, twin: queue.Queue[T]) -> None:
-        self._twin, self._session = twin, twin._session
+        self._twin, self._nodes = twin, twin._nodes
         self._pack = packer()
         self.name, self.dead = twin.name, DeadLetters(twin.dead)
 
@@ -44,7 +44,7 @@ class Queue(Generic[T]):
         Cancelled, the message is withdrawn if it has not left; if it has, it may be stored.
         """
         limit = patience(timeout)
-        return await self.put_soon(body, headers).within(limit, self._session)
+        return await self.put_soon(body, headers).within(limit, self._nodes)
 
     def put_soon(self, body: T, headers: Headers | None = None, timeout: Duration | None = None) -> Confirm:
         """Store one message in the background: a future of this loop. `flush` waits for all.
@@ -53,7 +53,7 @@ class Queue(Generic[T]):
         messages faster than they are stored should await some, or use `put_many`.
         """
         limit = patience(timeout)
-        self._session.admit()
+        self._nodes.admit()
         try:
             message = self._pack(self._twin._dump(body) if self._twin._dump else body)
         except Exception as error:
@@ -72,11 +72,11 @@ class Queue(Generic[T]):
 
     @property
     def _bell(self) -> Bell:
-        return Bell.of(self._session)
+        return Bell.of(self._nodes)
 
     @property
     def _lane(self) -> Lane:
-        return Lane.of(self._session, self.name, self._twin._producer)
+        return Lane.of(self._nodes, self.name, self._twin._producer)
 
     # -- getting --------------------------------------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class Queue(Generic[T]):
     # -- looking --------------------------------------------------------------------------------------------------------
 
     async def info(self, timeout: Duration | None = ASK_SECONDS) -> QueueInfo:
-        return QueueInfo.from_wire(await self._ask("info", timeout))
+        return await self._bell.drive(informing(self._nodes, "info", {"queue": self.name}, QueueInfo, timeout))
 
     async def peek(self, n: int = 10, state: str = "ready", seqs: Sequence[int] | None = None, after: int = 0,
                    timeout: Duration | None = ASK_SECONDS) -> List[Peeked]:  # fmt: skip
@@ -124,11 +124,11 @@ class Queue(Generic[T]):
 
         Of all, or only of `seqs`; and only such with a number above `after`: the last one's `seq` gives the next page.
         """
-        return await self._bell.drive(peeking(self._session, self.name, self._twin._load, n, state, seqs, after, timeout))
+        return await self._bell.drive(peeking(self._nodes, self.name, self._twin._load, n, state, seqs, after, timeout))
 
     async def purge(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
         """Throw away all messages that wait, or those of `seqs`; what is leased or dead stays. Returns how many."""
-        return await self._bell.drive(purging(self._session, self.name, seqs, timeout))
+        return await self._bell.drive(purging(self._nodes, self.name, seqs, timeout))
 
     async def pause(self, timeout: Duration | None = ASK_SECONDS) -> None:
         """Give out nothing more, to nobody, until `resume`; puts go on. Survives a restart of the node."""
@@ -141,8 +141,8 @@ class Queue(Generic[T]):
         """Remove the queue with its messages, dead letters and policy. The next use makes a new one."""
         await self._ask("delete", timeout)
 
-    async def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
-        return await self._bell.drive(self._session.asking(verb, {"queue": self.name, **arguments}, patience(timeout)))
+    async def _ask(self, verb: str, timeout: Duration | None) -> None:
+        await self._bell.drive(telling(self._nodes, verb, {"queue": self.name}, timeout))
 
 
 class DeadLetters:
@@ -153,12 +153,12 @@ class DeadLetters:
 
     async def list(self, n: int = 1000, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> List[DeadLetter]:
         """The first `n`, or those of `seqs` that are there."""
-        return await Bell.of(self._twin._session).drive(self._twin.listing(n, seqs, timeout))
+        return await Bell.of(self._twin._nodes).drive(self._twin.listing(n, seqs, timeout))
 
     async def redrive(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
         """Give all, or those, another life with all their attempts. Returns how many."""
-        return await Bell.of(self._twin._session).drive(self._twin.changing("redrive", seqs, timeout))
+        return await Bell.of(self._twin._nodes).drive(self._twin.changing("redrive", seqs, timeout))
 
     async def drop(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
         """Throw away all, or those. Returns how many."""
-        return await Bell.of(self._twin._session).drive(self._twin.changing("drop", seqs, timeout))
+        return await Bell.of(self._twin._nodes).drive(self._twin.changing("drop", seqs, timeout))

@@ -43,7 +43,7 @@ class Serving(Pool):
     def __init__(self, crew: Crew, threads: int, credit: Credit) -> None:
         self.count, self.credit = checked_threads(threads, OF_TASKS), checked_credit(credit)
         self.demands: dict[str, Demand] = {}
-        self._crew, self._bell, self._pack = crew, Bell.of(crew.session), packer()
+        self._crew, self._bell, self._pack = crew, Bell.of(crew.nodes), packer()
         self._over: asyncio.Future[None] = self._bell.loop.create_future()
         self._workers: list[Worker] = []
         self._idle: list[asyncio.Future[None]] = []
@@ -131,7 +131,7 @@ class Serving(Pool):
     async def _work(self, worker: Worker) -> None:
         """The plain path stays in this function: each step aside would be paid for by every call."""
         crew, pack, wake = self._crew, self._pack, self._bell.reactor.wake
-        limit, rested = crew.session.message_bytes, now()
+        limit, rested = crew.nodes.message_bytes, now()
         hand: CallHand | None = None
         self._coming -= 1
         while not self._ended:

@@ -13,12 +13,12 @@ from zmqkit.aio.putting import Confirm, Lane
 from zmqkit.codec import unencodable
 from zmqkit.errors import Closed
 from zmqkit.handles import topic
-from zmqkit.handles.admin import TopicInfo
+from zmqkit.handles.admin import TopicInfo, informing, telling
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.feed import Event
 from zmqkit.handles.names import queue_name
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.outcome import BatchReceipt, Receipt
-from zmqkit.handles.session import Session
 from zmqkit.handles.subscribing import Subscribing, following
 from zmqkit.handles.topic import ASK_SECONDS, Pairs, Start, Update, deletion, update_packer
 from zmqkit.reactor import now
@@ -38,8 +38,8 @@ class Topic(Generic[T]):
         return f"<aio.Topic {self.name!r}>"
 
     @property
-    def _session(self) -> Session:
-        return self._twin._session
+    def _nodes(self) -> Nodes:
+        return self._twin._nodes
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ class Topic(Generic[T]):
         Cancelled, the update is withdrawn if it has not left; if it has, it may count.
         """
         limit = patience(timeout)
-        return await self.publish_soon(key, value, ttl).within(limit, self._session)
+        return await self.publish_soon(key, value, ttl).within(limit, self._nodes)
 
     def publish_soon(self, key: str, value: T, ttl: Duration | None = None, timeout: Duration | None = None) -> Confirm:
         """The same in the background: a future of this loop. `flush` waits for all.
@@ -67,16 +67,16 @@ class Topic(Generic[T]):
         """
         limit, updates = patience(timeout), Pairs(self._twin._dump, ttl)
         await self._lane.drained(limit)
-        return await Bell.of(self._session).drive(self._twin._producer.put_many(pairs, updates, limit))
+        return await Bell.of(self._nodes).drive(self._twin._producer.put_many(pairs, updates, limit))
 
     async def delete(self, key: str, timeout: Duration | None = 5.0) -> Receipt:
         """The key holds nothing from now on."""
         limit = patience(timeout)
-        return await self._put(deletion(key), None).within(limit, self._session)
+        return await self._put(deletion(key), None).within(limit, self._nodes)
 
     def _put(self, update: Update, timeout: Duration | None) -> Confirm:
         limit = patience(timeout)
-        self._session.admit()
+        self._nodes.admit()
         try:
             message = self._pack(update)
         except Exception as error:
@@ -85,12 +85,12 @@ class Topic(Generic[T]):
 
     @property
     def _lane(self) -> Lane:
-        return Lane.of(self._session, self._twin._marked, self._twin._producer)
+        return Lane.of(self._nodes, self._twin._marked, self._twin._producer)
 
     # -- the topic itself -----------------------------------------------------------------------------------------------
 
     async def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        return TopicInfo.from_wire(await self._ask("topic_info", timeout))
+        return await Bell.of(self._nodes).drive(informing(self._nodes, "topic_info", {"topic": self.name}, TopicInfo, timeout))
 
     async def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
         """From now on each update under this prefix is also a message of that queue. More at the twin for threads."""
@@ -104,16 +104,15 @@ class Topic(Generic[T]):
         """Remove the topic with its state, history, names, bindings and policy. Who follows it sees every key deleted, behind a gap."""
         await self._ask("topic_delete", timeout)
 
-    async def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
-        steps = self._session.asking(verb, {"topic": self.name, **arguments}, patience(timeout))
-        return await Bell.of(self._session).drive(steps)
+    async def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> None:
+        await Bell.of(self._nodes).drive(telling(self._nodes, verb, {"topic": self.name, **arguments}, timeout))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
     def subscribe(self, *prefixes: str, start: Start = "snapshot", name: str = "") -> Subscription[T]:
         """Follow the keys under these prefixes; none: all keys. Options as for threads."""
-        sessions = self._twin._sessions
-        return Subscription(sessions, following(sessions, self.name, prefixes, start, name), self._twin._load)
+        nodes = self._nodes
+        return Subscription(nodes, following(nodes, self.name, prefixes, start, name), self._twin._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):
@@ -123,15 +122,15 @@ class Subscription(Subscribing[T], Generic[T]):
 
     async def wait_ready(self, timeout: Duration | None = 5.0) -> bool:
         """Is the state complete, within `timeout` seconds?"""
-        return await Bell.of(self._session).drive(self._readying(patience(timeout)))
+        return await Bell.of(self._nodes).drive(self._readying(patience(timeout)))
 
     async def get(self, timeout: Duration | None = 1.0) -> Event | None:
         """The next event, or None if there is none within `timeout` seconds (0: now), or it is closed. Cancelled, it has taken nothing.
 
         Raises ValueError for a value that is not of the topic's type; the next call goes on behind it.
         """
-        self._session.admit()
-        return await Bell.of(self._session).drive(self._getting(patience(timeout)))
+        self._nodes.admit()
+        return await Bell.of(self._nodes).drive(self._getting(patience(timeout)))
 
     def __aiter__(self) -> Subscription[T]:
         return self

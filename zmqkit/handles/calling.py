@@ -19,6 +19,7 @@ from zmqkit.errors import Closed, MessageTooLarge, fresh
 from zmqkit.handles.answers import Load, MakeError, decoded, failure, remote_error, undecodable
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.names import idempotency_key, service_name
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers, Producer
 from zmqkit.handles.routing import Again, Route
 from zmqkit.handles.session import Session
@@ -100,8 +101,8 @@ class Sender:
             lane = self._lanes[service, timeout, retries, wanted]
         except (KeyError, TypeError):
             lane = self._new_lane(service, timeout, retries, wanted)
-        if calls.first.halted:
-            calls.first.admit()
+        if calls.nodes.halted:
+            calls.nodes.admit()
         try:
             message = self._pack(body)
         except Exception as error:
@@ -119,7 +120,7 @@ class Sender:
             if place == PARCEL_MESSAGES_MAX - 1:
                 lane.open = None
         if begins:
-            calls.first.reactor.wake()
+            calls.nodes.reactor.wake()
 
     def _new_lane(self, service: str, timeout: Duration | None, retries: int, wanted: Any) -> Lane:
         service_name(service)
@@ -146,30 +147,28 @@ class _Packing(threading.local):
 class Calls:
     """All calls of one client, whose sessions (one per node) share a reactor."""
 
-    def __init__(self, route: Route) -> None:
-        self.route = route
-        self.first = route.sessions[0]
-        self.run = self.first.callbacks.run
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes, self.route = nodes, Route(nodes)
+        self.run = nodes.callbacks.run
         self.lock = threading.Lock()
         packing = _Packing()
         self.threads = Sender(self, CallTicket, lambda body: packing.pack(body))
-        self._reactor = self.first.reactor
+        self._reactor = nodes.reactor
         self.turn_ends = self._reactor.turn_ends
         self._begun: list[CallTicket] = []  # not handed over yet
         self._words: deque[Callable[[], None]] = deque()  # about calls that were
         self._under_way: dict[CallTicket, None] = {}
         self._later: list[tuple[float, int, CallTicket]] = []  # a heap of those that are tried again
         self._numbers = count()
-        for session in route.sessions:
-            session.calls = self
+        nodes.calls = self
 
     # -- any thread ---------------------------------------------------------------------------------------------------
 
     def begin(self, lane: Lane, size: int, key: str | None, headers: Headers | None, parts: int) -> CallTicket:
         """A new batch. With the lock held."""
         session = self.route.pick()
-        if session.error is not None:
-            raise fresh(session.error)
+        if self.nodes.error is not None:
+            raise fresh(self.nodes.error)
         checked = None
         if headers is not None:
             checked, more = Producer.check_headers(headers)
@@ -214,6 +213,8 @@ class Calls:
                 if ticket.lane.open is ticket:
                     ticket.lane.open = None
         for ticket in tickets:
+            if ticket.session.leaving or ticket.session.ended:
+                ticket.session = self.route.pick()
             if ticket.parcel is None:
                 ticket.parcel = Parcel.of(ticket.messages, {"headers": [ticket.headers]} if ticket.headers else None)
                 ticket.messages = []
@@ -222,7 +223,7 @@ class Calls:
             self._under_way[ticket] = None
             ticket.session.calls_open += length
             # With several nodes each is asked for a worker it has now: the way round them is ours.
-            attempts = lane.attempts if self.route.single else 1
+            attempts = lane.attempts if self.nodes.single else 1
             ticket.session.machine.call(lane.service, ticket.parcel, ticket, ticket.deadline, attempts, ticket.key, ticket.parts)
             if ticket.tries or ticket.rounds or ticket.tried:
                 for waiter in [waiter for waiter in ticket.waiters if waiter.done()]:
@@ -236,7 +237,7 @@ class Calls:
             self._wake_others()
 
     def _wake_others(self) -> None:
-        if not self.route.single:
+        if not self.nodes.single:
             self._reactor.wake()
 
     def _close(self, ticket: CallTicket, mask: int) -> None:
@@ -306,13 +307,18 @@ class Calls:
 
     def fail(self, session: Session, reason: Exception) -> None:
         """Nothing will be answered on this link any more."""
+        unsent = []
         with self.lock:
-            unsent = [ticket for ticket in self._begun if ticket.session is session]
-            self._begun = [ticket for ticket in self._begun if ticket.session is not session]
-            for ticket in unsent:
-                ticket.lane.open = None
-        unsent += [entry[2] for entry in self._later]
-        self._later.clear()
+            for ticket in [ticket for ticket in self._begun if ticket.session is session]:
+                if self.nodes.error is None:
+                    ticket.session = self.route.pick()
+                else:
+                    self._begun.remove(ticket)
+                    ticket.lane.open = None
+                    unsent.append(ticket)
+        if self.nodes.error is not None:
+            unsent += [entry[2] for entry in self._later]
+            self._later.clear()
         for ticket in unsent:
             ticket.fail(0, len(ticket.waiters), lambda: _ended(reason, "before the call was sent"))
         for ticket in [ticket for ticket in self._under_way if ticket.session is session]:

@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from zmqkit.errors import Error
 from zmqkit.handles.admin import Policy, QueueInfo, TopicInfo, declaring, listing
 from zmqkit.handles.answers import CallFuture, Waiter
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Calls
 from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.hand import Credit
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers
 from zmqkit.handles.queue import ASK_SECONDS, Queue
-from zmqkit.handles.routing import Route
 from zmqkit.handles.serving import Serving
 from zmqkit.handles.session import Session
 from zmqkit.handles.streaming import Parts, Stream
 from zmqkit.handles.topic import Topic
 from zmqkit.handles.waiting import run
+from zmqkit.handles.watching import NodeInfo, Watch
 from zmqkit.reactor import Reactor
 from zmqkit.security import Keys
 from zmqkit.sockets import check_address
@@ -37,20 +37,23 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
 class Peer:
     """What Client and Node have in common."""
 
-    _session: Session  # the first, if there are several
+    _nodes: Nodes
     _calls: Calls
 
     @property
-    def _alone(self) -> Session:
-        """The one session. Raises Error for a client of several nodes."""
-        if not self._calls.route.single:
-            raise Error("a client of several nodes can call, and follow topics: for queues and services connect to one of them")
-        return self._session
+    def _session(self) -> Session:
+        """That with the first node."""
+        return self._nodes.sessions[0]
 
     @property
-    def _server(self) -> Session:
-        """Whose services ours are."""
-        return self._alone
+    def _hosts(self) -> Nodes:
+        """Where queues and policies are. Raises Error for a client of what has none."""
+        return self._nodes
+
+    @property
+    def _servers(self) -> Nodes:
+        """Where services are offered. Raises Error for a client of what has none."""
+        return self._hosts
 
     @overload
     def queue(self, name: str) -> Queue[Any]: ...
@@ -60,23 +63,26 @@ class Peer:
     def queue(self, name: str, type: Any) -> Queue[Any]: ...
     def queue(self, name: str, type: Any = None) -> Queue[Any]:
         """A handle on that queue. With `type` (a dataclass, TypedDict, msgspec or pydantic type) bodies are checked at both ends."""
-        return Queue(self._alone, name, type)
+        return Queue(self._hosts, name, type)
 
     def topic(self, name: str, type: Any = None) -> Topic[Any]:
         """A handle on that topic. With `type` (a dataclass, TypedDict, msgspec or pydantic type) values are checked at both ends."""
-        return Topic(self._calls.route.sessions, name, type)
+        return Topic(self._nodes, name, type)
 
     def queues(self, timeout: Duration | None = ASK_SECONDS) -> list[QueueInfo]:
-        """All queues of the node."""
-        return run(listing(self._alone, "list", "queues", QueueInfo, timeout))
+        """All queues. Those of one name at several nodes are told as one."""
+        return run(listing(self._hosts, "list", "queues", QueueInfo, timeout))
 
     def topics(self, timeout: Duration | None = ASK_SECONDS) -> list[TopicInfo]:
-        """All topics of the node."""
-        return run(listing(self._alone, "topic_list", "topics", TopicInfo, timeout))
+        """All topics. Those of one name at several nodes are told as one."""
+        return run(listing(self._hosts, "topic_list", "topics", TopicInfo, timeout))
 
     def declare(self, name: str, policy: Policy, timeout: Duration | None = ASK_SECONDS) -> Policy:
-        """Make the queue, or with a TopicPolicy the topic, or change its policy. Returns what holds from now on."""
-        return run(declaring(self._alone, name, policy, timeout))
+        """Make the queue, or with a TopicPolicy the topic, or change its policy. Returns what holds from now on.
+
+        Of several nodes at all that are up, and at each that comes up later.
+        """
+        return run(declaring(self._hosts, name, policy, timeout))
 
     # -- calls ------------------------------------------------------------------------------------------------------------
 
@@ -149,18 +155,18 @@ class Peer:
         return services, serving
 
     def _crew(self, side: str = "threads") -> Crew:
-        session = self._server
-        return session.crew(side, lambda: Crew(session))
+        nodes = self._servers
+        return nodes.crew(side, lambda: Crew(nodes))
 
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: Duration | None = 5.0) -> None:
         """Wait until every put and ack so far has its answer. Raises the first failure that nobody was told of, or Timeout."""
-        self._session.flush(patience(timeout))
+        run(self._nodes.flushing(patience(timeout)))
 
     def stop(self) -> None:
         """Every consumer and `serve` ends after what it has in hand, the rest goes back. May be called in a signal handler."""
-        self._session.stop()
+        self._nodes.stop()
 
     def close(self, timeout: Duration = 5.0) -> None:
         """Confirm what is under way, for at most `timeout` seconds, and say goodbye: what is still in hand goes back, uncounted.
@@ -168,42 +174,52 @@ class Peer:
         Calls that have no answer by then end with Closed. Raises the first failure that nobody was told of.
         """
         self._close(seconds(timeout))
-        self._session.raise_unseen()
+        self._nodes.raise_unseen()
 
     def _close(self, timeout: float) -> None:
-        self._session.close(timeout)
-        self._session.reactor.close(timeout)
+        run(self._nodes.closing(timeout))
+        self._nodes.reactor.close(timeout)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close(5.0)
         if error is None:
-            self._session.raise_unseen()
+            self._nodes.raise_unseen()
 
 
 class Client(Peer):
-    """Made by `connect`."""
+    """Made by `connect`. Without endpoints it begins with no node, and whoever finds some adds them to `_nodes`."""
 
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
     def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None) -> None:
         for endpoint in endpoints:
             check_address(str(endpoint))
-        self.endpoints = list(endpoints)
-        reactor = Reactor("zmqkit-client")
-        sessions = [Session(reactor, endpoint, keys.link(endpoint) if keys else None) for endpoint in endpoints]
-        self._session, self._calls = sessions[0], Calls(Route(sessions, spread))
+        self.endpoints = list(dict.fromkeys(endpoints))
+        self._nodes = Nodes(Reactor("zmqkit-client"), len(self.endpoints) == 1, spread)
+        self._calls = Calls(self._nodes)
+        for endpoint in self.endpoints:
+            self._nodes.add(endpoint, keys=keys.link(endpoint) if keys else None)
         if not lazy:
-            self._session.begin()
+            self._nodes.begin()
             try:
-                run(self._calls.route.rising(timeout))
+                run(self._nodes.rising(timeout))
             except BaseException:
                 self._close(0.0)
                 raise
 
     @property
     def endpoint(self) -> str:
-        """The first one."""
-        return self.endpoints[0]
+        """The first one; "" if none was given."""
+        return self.endpoints[0] if self.endpoints else ""
+
+    def nodes(self) -> list[NodeInfo]:
+        """Those that are this client's now, up or not."""
+        return [session.info for session in self._nodes.sessions]
+
+    def watch(self) -> Watch:
+        """Nodes that come, are up, are down, and go: an iterator that begins with those there are, and ends when the client is closed.
+        It keeps the last 1,000 events that nobody took."""
+        return self._nodes.watch()
 
     def __enter__(self) -> Client:
         return self
@@ -213,5 +229,6 @@ class Client(Peer):
 
 
 def chosen(endpoints: Sequence[str | None]) -> list[str]:
-    """Those that were given, or the usual one."""
-    return [endpoint for endpoint in endpoints if endpoint] or [os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT]
+    """Those that were given, or the usual one; each may be several, with commas between."""
+    given = [endpoint for endpoint in endpoints if endpoint] or [os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT]
+    return [part for endpoint in given for part in str(endpoint).split(",")]

@@ -14,13 +14,15 @@ from zmqkit.errors import Error
 from zmqkit.handles import gateways
 from zmqkit.handles.calling import Calls, CallTicket
 from zmqkit.handles.foreign import ForeignClient
+from zmqkit.handles.nodes import Nodes
+from zmqkit.handles.outcome import Ticket
 from zmqkit.handles.session import Session
 from zmqkit.handles.topic import Topic
 from zmqkit.handles.waiting import Steps
 from zmqkit.machines import events as ev
 from zmqkit.machines.following import Following
 from zmqkit.parcel import Parcel
-from zmqkit.reactor import Reactor, now
+from zmqkit.reactor import now
 from zmqkit.updates import Updates
 from zmqkit.wire import Code, Kind, Start
 
@@ -83,17 +85,26 @@ class Links(Following):
         self._session.handle([ev.Stored(ticket, 0, "sent")], now())
 
     @property
+    def flying(self) -> list[Ticket]:
+        return self._setter.tickets if self._setter is not None else []
+
+    @property
     def trouble(self) -> str:
         found = [link.trouble for link in (self._setter, *self._followers.values()) if link is not None and link.trouble]
         return found[0] if found else ""
 
 
 class CloneSession(Session):
-    def __init__(self, reactor: Reactor, endpoint: str) -> None:
-        super().__init__(reactor, None)
+    def __init__(self, nodes: Nodes, endpoint: str | None) -> None:
+        super().__init__(nodes, None)
+        assert endpoint, "its server's"
         self._server = endpoint
         self.machine.following = self.links = links = Links(self, endpoint)
         self.machine.has_room, self.machine.put = links.has_room, links.put  # type: ignore[method-assign]
+
+    @property
+    def flying(self) -> list[Ticket]:
+        return self.links.flying
 
     def why(self) -> str:
         trouble = self.links.trouble
@@ -116,8 +127,8 @@ class CloneClient(ForeignClient):
 
     def topic(self, name: str, type: Any = None) -> Topic[Any]:
         """A handle on what the server has, by any name. `publish` returns once the update has left; nobody confirms it."""
-        return Topic((self._session,), name, type)
+        return super().topic(name, type)
 
     @property
-    def _alone(self) -> Session:
+    def _hosts(self) -> Nodes:
         raise Error(f"{self.endpoint} has one topic and nothing else: connect to a node of zmqkit for queues and services")

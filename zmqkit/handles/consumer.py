@@ -13,7 +13,7 @@ from zmqkit.errors import Closed, StaleLease
 from zmqkit.handles.delivery import Batch, Delivery
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.hand import Credit, Demand
-from zmqkit.handles.inbox import Convert, Inbox
+from zmqkit.handles.intake import Convert, Intake
 from zmqkit.machines.consumer import WINDOW_MAX
 from zmqkit.reactor import now
 
@@ -32,7 +32,7 @@ class Loop:
     Ends by `stop` (what is in hand is finished, the rest goes back), by `idle` seconds without a message, or by being left.
     """
 
-    def __init__(self, inbox: Inbox, convert: Convert, credit: Credit, lease: Duration | None, idle: Duration | None,
+    def __init__(self, inbox: Intake, convert: Convert, credit: Credit, lease: Duration | None, idle: Duration | None,
                  on_stale: OnStale | None) -> None:  # fmt: skip
         self._inbox, self._convert, self._on_stale = inbox, convert, on_stale
         self._idle = None if idle is None else seconds(idle)
@@ -64,7 +64,7 @@ class Loop:
         """What `take` finds, as soon as it finds something."""
         inbox, since = self._inbox, now()
         while not self.ended:
-            inbox.session.admit()
+            inbox.nodes.admit()
             self._raise_stale()
             seen = inbox.news
             found = take()
@@ -116,13 +116,13 @@ class Consumer(Loop, Generic[T]):
     def __next__(self) -> Delivery[T]:
         inbox = self._inbox
         hand = inbox.front
-        # The usual case: a lease in front, its gate open, a plain body. All else goes the long way.
+        # The usual case: one node, a lease in front, its gate open, a plain body. All else goes the long way.
         if hand is not None and not self._demand.ended and not inbox.stale and self._convert is None and not hand.bad:
             if now() < hand.lease.starts_until:
                 index = next(hand.cursor, -1)
                 if index >= 0:
-                    if index == hand.last and inbox.state.autos:
-                        inbox.session.reactor.wake()
+                    if index == hand.last and hand.inbox.state.autos:
+                        inbox.nodes.reactor.wake()
                     return Delivery(hand, index, hand.bodies[index])
         del hand  # while we wait it must not look as if somebody still had its messages
         return self._block_for(lambda: inbox.take(Delivery, self._convert))

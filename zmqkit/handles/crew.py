@@ -1,4 +1,4 @@
-"""The services of one client, the handlers that are free for them, and who takes which call."""
+"""The services of one client, at each of its nodes, the handlers that are free for them, and who takes which call."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zmqkit.handles.calling import loader
 from zmqkit.handles.current import Current
 from zmqkit.handles.hand import Credit, Demand
 from zmqkit.handles.names import service_name
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.requests import CallHand, Requests
 from zmqkit.handles.session import Session
 from zmqkit.wire import SERVICE_MARK
@@ -23,7 +24,7 @@ EVERYBODY = 2**32
 
 
 class Service:
-    """A function under a name, for all callers of the node. `close` takes the name back."""
+    """A function under a name, for all callers of the nodes. `close` takes the name back."""
 
     def __init__(self, crew: Crew, name: str, function: Function, load: Load) -> None:
         self._crew, self.name, self.function, self.load = crew, name, function, load
@@ -58,8 +59,8 @@ class Handlers(Protocol):
 class Crew:
     """`lock` is that of the crew and all its inboxes."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
         self.lock = threading.RLock()
         self.news = 0
         self.sleepers: deque[threading.Lock] = deque()  # one of each thread that waits; what a Condition does, with fewer steps
@@ -68,7 +69,7 @@ class Crew:
         self._line: tuple[Requests, ...] = ()  # where something waits
         self._turn = 0
         self._lock = threading.Lock()
-        self._services: dict[str, tuple[Service, Requests]] = {}
+        self._services: dict[str, tuple[Service, list[Requests]]] = {}  # with an inbox at each node
         self._pools: list[Handlers] = []
         self._handlers = 0
         self.watchers: list[Callable[[CallHand], None]] = []  # told of calls for which nobody waits any more; on the I/O thread
@@ -80,16 +81,16 @@ class Crew:
         service_name(name)
         if not callable(function):
             raise TypeError(f"a service is a function of one body, not {function!r}")
-        if self.session.error is not None:
-            raise fresh(self.session.error)
+        if self.nodes.error is not None:
+            raise fresh(self.nodes.error)
         service = Service(self, name, function, loader(wanted))
         with self._lock:
             if name in self._services:
                 raise Error(f"this client serves {name!r} already: close that service first")
-            inbox = self._inbox(service)
-            self._services[name] = service, inbox
+            inboxes = [self._inbox(service, session) for session in self.nodes.sessions]
+            self._services[name] = service, inboxes
             for pool in self._pools:
-                self._begin(pool, inbox)
+                self._begin(pool, name, inboxes)
         return service
 
     def register(self, name: str, function: Function | None, wanted: Any) -> Any:
@@ -103,14 +104,14 @@ class Crew:
 
         return decorate
 
-    def _inbox(self, service: Service) -> Requests:
+    def _inbox(self, service: Service, session: Session) -> Requests:
         while True:
-            inbox = self.session.inbox(SERVICE_MARK + service.name, lambda: Requests(self, service.name))
+            inbox = session.inbox(SERVICE_MARK + service.name, lambda: Requests(self, session, service.name))
             assert isinstance(inbox, Requests), "marked names are those of services"
             if inbox.crew is not self:
                 raise Error(f"this client serves {service.name!r} already: close that service first")
             inbox.service = service
-            if self.session.holds(inbox):  # else it was cleared away, as one that is closed
+            if session.holds(inbox):  # else it was cleared away, as one that is closed
                 return inbox
 
     def close(self, service: Service) -> None:
@@ -119,25 +120,47 @@ class Crew:
             if known is None or known[0] is not service:
                 return
             del self._services[service.name]
-            inbox = known[1]
-            inbox.service = None
-            for pool in self._pools:
-                inbox.end(pool.demands.pop(service.name))
-            inbox.restate()
+            demands = [pool.demands.pop(service.name) for pool in self._pools]
+            for inbox in known[1]:
+                inbox.service = None
+                for demand in demands:
+                    inbox.end(demand)
+                inbox.restate()
 
     def join(self, pool: Handlers) -> None:
         """From now on these handlers serve all there is, and what comes."""
-        self.session.admit()
+        self.nodes.admit()
         with self._lock:
             self._pools.append(pool)
             self._handlers += pool.count
-            for _, inbox in self._services.values():
-                self._begin(pool, inbox)
+            for name, (_, inboxes) in self._services.items():
+                self._begin(pool, name, inboxes)
 
-    def _begin(self, pool: Handlers, inbox: Requests) -> None:
-        demand = pool.demands[inbox.name] = Demand(pool.credit, 0.0)
-        inbox.demands.append(demand)
-        inbox.restate()
+    def _begin(self, pool: Handlers, name: str, inboxes: list[Requests]) -> None:
+        demand = pool.demands[name] = Demand(pool.credit, 0.0)
+        for inbox in inboxes:
+            inbox.demands.append(demand)
+            inbox.restate()
+
+    # -- the I/O thread: the set of nodes changes ---------------------------------------------------------------------------
+
+    def include(self, session: Session) -> None:
+        """All is served at this node, too."""
+        with self._lock:
+            for name, (service, inboxes) in self._services.items():
+                inbox = self._inbox(service, session)
+                if inbox not in inboxes:  # else `add` has met it
+                    inboxes.append(inbox)
+                    inbox.demands += [pool.demands[name] for pool in self._pools]
+                    inbox.restate()
+
+    def exclude(self, session: Session) -> None:
+        """It is put away."""
+        with self._lock:
+            for _, inboxes in self._services.values():
+                inboxes[:] = [inbox for inbox in inboxes if inbox.session is not session]
+
+    # -- any thread: the end ------------------------------------------------------------------------------------------------
 
     def leave(self, pool: Handlers) -> None:
         """They take nothing more. No lock is taken: a signal handler may call it."""
@@ -147,10 +170,11 @@ class Crew:
             return  # they have left already
         self._handlers -= pool.count
         for name, demand in list(pool.demands.items()):
-            if (known := self._services.get(name)) is not None:
-                known[1].end(demand)
+            demand.ended = True  # also where there is no node
+            for inbox in known[1] if (known := self._services.get(name)) is not None else ():
+                inbox.end(demand)
         try:
-            self.session.reactor.call(lambda moment: self.wake())
+            self.nodes.reactor.call(lambda moment: self.wake())
         except Closed:
             pass  # `fail` has woken them
 
@@ -164,7 +188,7 @@ class Crew:
             pool.stop()
 
     def fail(self) -> None:
-        """The session is over."""
+        """The client is over."""
         self.stop()
         self.wake()
 
@@ -212,7 +236,7 @@ class Crew:
             inbox.lined = True
             self._line = (*self._line, inbox)
         if not self._called:
-            self.session.reactor.turn_ends.append(self._call)
+            self.nodes.reactor.turn_ends.append(self._call)
         self._called += EVERYBODY if count is None else count
         for pool in self._pools:
             pool.ring()

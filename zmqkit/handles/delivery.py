@@ -6,23 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from traceback import extract_tb
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import msgpack
 
 from zmqkit.codec import unencodable
 from zmqkit.errors import Closed, MessageTooLarge, StaleLease, fresh
 from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.hand import Hand, Part, Settled, acking
 from zmqkit.handles.waiting import Steps, run
 from zmqkit.wire import BLOB_BYTES_MAX, BackKind
 
-if TYPE_CHECKING:
-    from zmqkit.handles.hand import Hand, Part
-
 T = TypeVar("T")
 ERROR_CHARS_MAX = 1000
-
-Settled = bool | Literal["unknown"]
 
 
 class Retry(Exception):
@@ -117,7 +113,7 @@ class Delivery(Settling, Generic[T]):
     """One message, yours until settled. `with d:` acks on success and nacks on an exception, which goes on up.
 
     attempt  1 at first; counts failures and crashes, not snoozes or graceful stops
-    token    of the lease: only rises for a message, so storage that remembers the highest can refuse a late writer
+    token    of the lease: only rises for a message of one `node`, so storage that remembers the highest can refuse a late writer
     settled  False, True once you settled it, or "unknown" if `ack(wait=True)` met a node that cannot tell any more
     """
 
@@ -135,6 +131,11 @@ class Delivery(Settling, Generic[T]):
     @property
     def queue(self) -> str:
         return self._hand.lease.queue
+
+    @property
+    def node(self) -> str:
+        """The id of the node that it came from: `seq` and `token` are its."""
+        return self._hand.inbox.session.node
 
     @property
     def token(self) -> int:
@@ -183,7 +184,7 @@ class Delivery(Settling, Generic[T]):
         self.settled = True
         if self._hand.lease.revoked:
             raise self._stale()
-        self.settled = yield from self._hand.inbox.acking([(self._hand, self._index, 1)], self.by_get, timeout)
+        self.settled = yield from acking([(self._hand, self._index, 1)], self.by_get, timeout)
 
     def _stale(self) -> StaleLease:
         inbox = self._hand.inbox
@@ -280,9 +281,10 @@ class Batch(Settling, Sequence[Delivery[T]]):
             return
         good, stale = self._take_stock()
         for hand, first, count in good:
-            hand.inbox.words.append((hand.inbox.done, hand, first, count, self.by_get, False))
-        if good and not good[0][0].inbox.session.hot:
-            good[0][0].inbox.session.heat()
+            inbox = hand.inbox
+            inbox.words.append((inbox.done, hand, first, count, self.by_get, False))
+            if not inbox.session.hot:
+                inbox.session.heat()
         if stale is not None:
             raise stale
 
@@ -291,7 +293,7 @@ class Batch(Settling, Sequence[Delivery[T]]):
             return
         good, stale = self._take_stock()
         if good:
-            self.settled = yield from good[0][0].inbox.acking(good, self.by_get, timeout)
+            self.settled = yield from acking(good, self.by_get, timeout)
         if stale is not None:
             raise stale
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
@@ -65,15 +65,13 @@ class Source:
 
 
 class Feed(Listeners):
-    """`state` is what the updates of all sources add up to; `load` makes a decoded value what the application wants."""
+    """`state` is what the updates of all `sources` add up to; `load` makes a decoded value what the application wants."""
 
-    def __init__(
-        self, sources: Sequence[Source], state: dict[str, Value], load: Callable[[Any], Any] | None, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, state: dict[str, Value], load: Callable[[Any], Any] | None, wake: Callable[[], None]) -> None:
         super().__init__()
         self.state = state
         self.error: Exception | None = None
-        self.sources = {source.subscription: source for source in sources}
+        self.sources: dict[Subscription, Source] = {}  # the I/O thread's
         self.ready = Signal()  # the state is complete, or never will be
         self.loaded = False
         self.ended = False
@@ -86,7 +84,7 @@ class Feed(Listeners):
         self._begun = False  # somebody takes events
         self._missed = False  # events were given up before anybody took one
         # The batch that is being taken.
-        self._source = sources[0]
+        self._source = Source(Subscription(""), str)  # none yet
         self._events: Iterator[Event] = iter(())
         self._open = self._whole = False
         self._size = 0
@@ -255,6 +253,13 @@ class Feed(Listeners):
     def fail(self, error: Exception) -> None:
         self.error = error
         self._end()
+
+    def forget(self, subscription: Subscription) -> None:
+        """Its node has left: the state stays as it is, and nobody waits for that one any more."""
+        with self._changed:
+            del self.sources[subscription]
+            if self.sources:
+                self._look()
 
     def _end(self) -> None:
         with self._changed:

@@ -18,9 +18,10 @@ from zmqkit.errors import Error
 from zmqkit.handles import gateways
 from zmqkit.handles.calling import Calls, CallTicket, Lane
 from zmqkit.handles.client import Client
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers
-from zmqkit.handles.routing import Route
 from zmqkit.handles.session import Session
+from zmqkit.handles.waiting import run
 from zmqkit.journal import MemoryLog
 from zmqkit.machines.events import Failed, Outcome
 from zmqkit.machines.node import NodeMachine
@@ -63,7 +64,7 @@ class Links:
     def follow(self) -> None:
         """One worker at the broker for each handler of a service: who has a request gets no other."""
         wanted: Counter[str] = Counter()
-        for crew in list(self._session.crews.values()):
+        for crew in list(self._session.nodes.crews.values()):
             wanted.update(crew.offers())
         for service in [*wanted, *(self._workers.keys() - wanted.keys())]:
             links, count = self._workers.setdefault(service, []), min(WORKERS_MAX, wanted[service])
@@ -87,8 +88,9 @@ def _leave(bridge: OutwardBridge, moment: float) -> None:
 
 
 class ForeignSession(Session):
-    def __init__(self, reactor: Reactor, endpoint: str) -> None:
-        super().__init__(reactor, None)
+    def __init__(self, nodes: Nodes, endpoint: str | None) -> None:
+        super().__init__(nodes, None)
+        assert endpoint, "its broker's"
         self.links = Links(self, endpoint)
         self.machine.call = self.links.call
         self._broker, self._trouble = endpoint, ""
@@ -124,17 +126,18 @@ class ForeignCalls(Calls):
 class ForeignClient(Client):
     """A client of what is no node of ours: a node in this process, that nobody else sees, stands between, and it has links to there."""
 
-    def __init__(self, endpoint: str, lazy: bool, session: Callable[[Reactor, str], Session], calls: Callable[[Route], Calls]) -> None:
+    def __init__(self, endpoint: str, lazy: bool, session: Callable[[Nodes, str | None], Session], calls: Callable[[Nodes], Calls]) -> None:
         gateways.foreign_address(endpoint)
         self.endpoints = [endpoint]
         log, reactor = MemoryLog(), Reactor("zmqkit-foreign")
-        self._session = session(reactor, endpoint)
-        self._calls = calls(Route([self._session]))
+        self._nodes = Nodes(reactor, make=session)
+        self._calls = calls(self._nodes)
+        self._nodes.add(endpoint)
         reactor.host(NodeMachine(log.node, log.epoch, name=endpoint, durability=log.durability, jitter=random.random), log, [])
         if not lazy:
-            self._session.begin()
+            self._nodes.begin()
             try:
-                self._session.wait_up(START_SECONDS)
+                run(self._nodes.rising(START_SECONDS))
             except BaseException:
                 self._close(0.0)
                 raise
@@ -147,9 +150,9 @@ class Foreign(ForeignClient):
         super().__init__(endpoint, lazy, ForeignSession, ForeignCalls)
 
     @property
-    def _alone(self) -> Session:
+    def _hosts(self) -> Nodes:
         raise Error(f"{self.endpoint} has no queues: connect to a node of zmqkit for those")
 
     @property
-    def _server(self) -> Session:
-        return self._session
+    def _servers(self) -> Nodes:
+        return self._nodes

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zmqkit.handles.hand import Part
-from zmqkit.handles.inbox import Convert, D, Inbox, News
-from zmqkit.handles.waiting import Reply, Steps
+from zmqkit.handles.intake import Convert, D, Intake, News
+from zmqkit.handles.waiting import Steps
 from zmqkit.reactor import now
 from zmqkit.wire import BackKind
 
@@ -15,12 +15,12 @@ R = TypeVar("R")
 PROBE_SECONDS = 1.0  # `get(timeout=0)` waits so long at most for the node's "nothing there"
 
 
-def get(inbox: Inbox, kind: type[D], timeout: float | None, convert: Convert) -> Steps[D | None]:
+def get(inbox: Intake, kind: type[D], timeout: float | None, convert: Convert) -> Steps[D | None]:
     """One message within `timeout`; with 0, one that is there now."""
     return _seek(inbox, 1, timeout, timeout == 0, lambda asked: inbox.take(kind, convert))
 
 
-def get_many(inbox: Inbox, most: int, timeout: float | None, convert: Convert) -> Steps[tuple[list[Part], list[Any]]]:
+def get_many(inbox: Intake, most: int, timeout: float | None, convert: Convert) -> Steps[tuple[list[Part], list[Any]]]:
     """What is there, up to `most`; if nothing is, what comes first within `timeout`."""
     parts: list[Part] = []
     bodies: list[Any] = []
@@ -30,46 +30,38 @@ def get_many(inbox: Inbox, most: int, timeout: float | None, convert: Convert) -
         parts.extend(more_parts)
         bodies.extend(more_bodies)
         for hand, _, count in more_parts:
-            inbox.took_by_get(hand, count)
+            hand.inbox.took_by_get(hand, count)
         return (bool(bodies) and (asked or len(bodies) == most)) or None
 
     try:
         yield from _seek(inbox, most, timeout, True, look)
     except BaseException:
-        for part in parts:
-            inbox.say(inbox.back, *part, True, BackKind.UNSTARTED, -1.0, "")
+        for hand, first, count in parts:
+            hand.inbox.say(hand.inbox.back, hand, first, count, True, BackKind.UNSTARTED, -1.0, "")
         raise
     return parts, bodies
 
 
-def _seek(inbox: Inbox, count: int, timeout: float | None, probe: bool, look: Callable[[bool], R | None]) -> Steps[R | None]:
-    """`look` until it finds something, or `timeout`. With `probe` the node is asked what it has now: True once it has answered."""
-    session = inbox.session
-    session.admit()
+def _seek(inbox: Intake, count: int, timeout: float | None, probe: bool, look: Callable[[bool], R | None]) -> Steps[R | None]:
+    """`look` until it finds something, or `timeout`. With `probe` the nodes are asked what they have now: True once they have answered."""
+    nodes = inbox.nodes
+    nodes.admit()
     if inbox.stale:
         raise inbox.stale.popleft()
     seen = inbox.news
-    found = look(not session.is_up)
+    found = look(not nodes.is_up)
     if found is not None:
         return found
     deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
-    question = Reply()
-    with inbox.changed:
-        inbox.waiting += count
-        if probe:
-            inbox.probes[question] = None
-    inbox.restate()
+    question = inbox.seek(count, probe)
     try:
-        while (deadline is None or now() < deadline) and not (timeout == 0 and (question.happened or not session.is_up)):
+        while (deadline is None or now() < deadline) and not (timeout == 0 and (question.happened or not nodes.is_up)):
             yield News(inbox, seen), None if deadline is None else max(0.0, deadline - now())
-            session.admit()
+            nodes.admit()
             seen = inbox.news
             found = look(question.happened)
             if found is not None:
                 return found
         return look(True)
     finally:
-        with inbox.changed:
-            inbox.waiting -= count
-            inbox.probes.pop(question, None)
-        inbox.restate()
+        inbox.sought(count, question)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from zmqkit import codec
-from zmqkit.handles.waiting import Reply
+from zmqkit.errors import StaleLease, Timeout, fresh
+from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Verdict
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from zmqkit.handles.inbox import Inbox
 
 Credit = int | Literal["auto"]
+Settled = bool | Literal["unknown"]
 Part = tuple["Hand", int, int]  # first and count of a lease's messages
 
 
@@ -73,17 +75,35 @@ class AckWait:
 
     def __init__(self, parts: list[Part]) -> None:
         self.reply = Reply()
-        self.left: dict[int, int] = {}
+        self.left: dict[HeldLease, int] = {}  # tokens are unique at one node only
         for hand, first, count in parts:
-            self.left[hand.lease.token] = self.left.get(hand.lease.token, 0) | ((1 << count) - 1) << first
+            self.left[hand.lease] = self.left.get(hand.lease, 0) | ((1 << count) - 1) << first
         self.verdict = Verdict.OK
 
-    def judged(self, token: int, mask: int, verdict: Verdict) -> None:
-        if self.left.get(token, 0) & mask:
-            self.left[token] &= ~mask
+    def judged(self, lease: HeldLease, mask: int, verdict: Verdict) -> None:
+        if self.left.get(lease, 0) & mask:
+            self.left[lease] &= ~mask
             self.verdict = verdict if verdict != Verdict.OK and self.verdict != Verdict.STALE else self.verdict
         if not any(self.left.values()):
             self.reply.set(self.verdict)
+
+
+def acking(parts: list[Part], by_get: bool, timeout: float | None) -> Steps[Settled]:
+    """Settle these. True or "unknown". Raises StaleLease, Timeout."""
+    wait = AckWait(parts)
+    for part in parts:
+        inbox = part[0].inbox
+        inbox.say(inbox.done, *part, by_get, True, wait)
+        inbox.session.reactor.wake()
+    inbox = parts[0][0].inbox
+    if not (yield wait.reply, timeout):
+        raise Timeout(f"no answer to the ack within {timeout:g} s: {inbox.session.why()}; it goes on", maybe_executed=True)
+    verdict = wait.reply.value
+    if isinstance(verdict, Exception):
+        raise fresh(verdict)
+    if verdict == Verdict.STALE:
+        raise StaleLease(f"the lease of messages in {inbox.queue} had ended: they are not settled by this ack")
+    return "unknown" if verdict == Verdict.SETTLED else True
 
 
 def add_part(parts: list[Part], hand: Hand, index: int) -> None:

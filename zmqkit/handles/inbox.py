@@ -6,66 +6,34 @@ atomic: no lock, and never twice. Words (acks and the like) go into a deque that
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from operator import length_hint
-from typing import Any, TypeVar
+from typing import Any
 
 from zmqkit import codec
 from zmqkit.errors import Closed, StaleLease, Timeout, fresh
-from zmqkit.handles.delivery import Delivery, Settled
-from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
+from zmqkit.handles.hand import AckWait, Hand, Part, add_part
+from zmqkit.handles.intake import Convert, D, Intake
 from zmqkit.handles.session import Session
-from zmqkit.handles.waiting import Listener, Reply, Steps
+from zmqkit.handles.waiting import Reply
 from zmqkit.machines.consumer import ConsumerState
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.reactor import now
 from zmqkit.records import ranges_of
 from zmqkit.wire import BackKind, Verdict
 
-Convert = Callable[[Any], Any] | None
-D = TypeVar("D", bound=Delivery[Any])
 STALE_KEPT = 1000
 
 
-class News:
-    """Something in this inbox that came after `seen`."""
-
-    __slots__ = ("_inbox", "_seen")
-
-    def __init__(self, inbox: Inbox, seen: int) -> None:
-        self._inbox, self._seen = inbox, seen
-
-    def wait(self, timeout: float | None) -> bool:
-        self._inbox.wait(self._seen, timeout)
-        return True
-
-    def listen(self, listener: Listener) -> None:
-        if not self._inbox.listen(self._seen, listener):
-            listener(self)
-
-    def ignore(self, listener: Listener) -> None:
-        with self._inbox.changed:
-            if listener in self._inbox.listeners:
-                self._inbox.listeners.remove(listener)
-
-
-class Inbox:
+class Inbox(Intake):
     def __init__(self, session: Session, queue: str) -> None:
-        self.session, self.queue = session, queue
+        super().__init__(session.nodes, queue)
+        self.session = session
         self.state: ConsumerState = ConsumerState(queue)  # the machine's, from the first turn on
-        self.lock = threading.RLock()  # of `changed`; taken by itself it costs no call
-        self.changed = threading.Condition(self.lock)
-        self.listeners: deque[Listener] = deque()  # of loops, beside the threads that wait for `changed`; each is told once
-        self.news, self.sleepers = 0, 0  # counts what a waiter might have waited for; threads that wait
-        self.demands: list[Demand] = []  # of loops that are running
         self.words: deque[Any] = deque()  # deliveries to ack, or (method, *arguments)
-        self.stale: deque[StaleLease] = deque()  # refusals that nobody was told of
         self.forgotten: deque[tuple[HeldLease, bool]] = deque()
-        self.front: Hand | None = None
-        self.waiting = 0  # messages that gets wait for
         self.probes: dict[Reply, int | None] = {}  # gets that ask whether there is anything, and the beat before their question
         self.restated = True  # for the I/O thread: who consumes, and what gets want, has changed
         self._hands: deque[Hand] = deque()  # behind `front`
@@ -76,7 +44,6 @@ class Inbox:
     # -- taking: any thread ---------------------------------------------------------------------------------------------
 
     def take(self, kind: type[D], convert: Convert) -> D | None:
-        """The next delivery that may be started now; None if there is none."""
         while True:
             hand = self.front
             if hand is None or now() >= hand.lease.starts_until or (index := next(hand.cursor, -1)) < 0:
@@ -95,7 +62,6 @@ class Inbox:
             return kind(hand, index, body)
 
     def take_many(self, most: int, convert: Convert) -> tuple[list[Part], list[Any]]:
-        """Up to `most` messages that may be started now, as parts of leases, with their bodies."""
         parts: list[Part] = []
         bodies: list[Any] = []
         while len(bodies) < most:
@@ -143,39 +109,33 @@ class Inbox:
             self._taken_by_get += count
             hand.got = self.restated = True
 
-    def wait(self, seen: int, timeout: float | None) -> None:
-        """Until there is news after `seen`, or for `timeout`."""
-        if self.words:
-            self.session.reactor.wake()  # room for the next one is made by what was settled
-        with self.lock:
-            if self.news == seen and self.session.error is None:
-                self.sleepers += 1
-                self.changed.wait(timeout)
-                self.sleepers -= 1
+    def seek(self, count: int, probe: bool) -> Reply:
+        question = Reply()
+        with self.changed:
+            self.waiting += count
+            if probe:
+                self.probes[question] = None
+        self.restate()
+        return question
 
-    def listen(self, seen: int, listener: Listener) -> bool:
-        """The same for a loop. False: there is news already."""
-        if self.words:
-            self.session.reactor.wake()
-        with self.lock:
-            if self.news != seen or self.session.error is not None:
-                return False
-            self.listeners.append(listener)
-            return True
-
-    def end(self, demand: Demand) -> None:
-        """This loop wants nothing more. Takes no lock: a signal handler may call it."""
-        demand.ended = True
-        try:
-            self.demands.remove(demand)
-        except ValueError:
-            return  # it had ended already
+    def sought(self, count: int, question: Reply) -> None:
+        with self.changed:
+            self.waiting -= count
+            self.probes.pop(question, None)
         self.restate()
 
+    @property
+    def unsaid(self) -> bool:
+        return bool(self.words)
+
     def restate(self) -> None:
-        """Who consumes, or how much, has changed; every waiter looks again. Takes no lock: a signal handler may call it."""
         self.restated = True
         self.session.reactor.wake()
+
+    @property
+    def idle(self) -> int:
+        """Handlers that wait for a message."""
+        return self.sleepers + len(self.listeners)
 
     # -- words: any thread ----------------------------------------------------------------------------------------------
 
@@ -186,21 +146,6 @@ class Inbox:
         self.words.append((method, *arguments))
         if not self.session.hot:
             self.session.heat()
-
-    def acking(self, parts: list[Part], by_get: bool, timeout: float | None) -> Steps[Settled]:
-        """True or "unknown". Raises StaleLease, Timeout."""
-        wait = AckWait(parts)
-        for part in parts:
-            self.say(self.done, *part, by_get, True, wait)
-        self.session.reactor.wake()
-        if not (yield wait.reply, timeout):
-            raise Timeout(f"no answer to the ack within {timeout:g} s: {self.session.why()}; it goes on", maybe_executed=True)
-        verdict = wait.reply.value
-        if isinstance(verdict, Exception):
-            raise fresh(verdict)
-        if verdict == Verdict.STALE:
-            raise StaleLease(f"the lease of messages in {self.queue} had ended: they are not settled by this ack")
-        return "unknown" if verdict == Verdict.SETTLED else True
 
     # -- the I/O thread: words --------------------------------------------------------------------------------------------
 
@@ -275,7 +220,7 @@ class Inbox:
         for hand in list(self._hands):  # a thread may take the first one meanwhile
             buffered += length_hint(hand.cursor)
         unheard = state.received - self._received  # in events that will be handled after this
-        state.idle_handlers = self.sleepers + len(self.listeners)
+        state.idle_handlers = self.idle
         state.report(self._received - self._given_back - buffered, buffered + unheard, moment)
         if buffered and state.excess:
             self._give_back(state.excess)
@@ -298,9 +243,10 @@ class Inbox:
                 self.probes[probe] = machine.beats.number
         # After the probes: a get adds to `waiting` before it asks, so no question leaves with a window that lacks it.
         if not machine.stopping:
-            state.fixed = sum(demand.credit for demand in demands if demand.credit != "auto")
-            state.autos = sum(demand.credit == "auto" for demand in demands)
-            state.waiting = self.waiting
+            gone = self.session.leaving
+            state.fixed = self.nodes.share(self.session, sum(demand.credit for demand in demands if demand.credit != "auto"))
+            state.autos = 0 if gone else sum(demand.credit == "auto" for demand in demands)
+            state.waiting = 0 if gone else self.waiting
             state.lease = max((demand.lease for demand in demands), default=0.0)
         state.got = self._taken_by_get - self._settled_by_get
         self.tell(None)
@@ -341,18 +287,6 @@ class Inbox:
                 else:  # the loop was left with it in hand
                     machine.back(lease, first, count, BackKind.UNSTARTED)
 
-    def tell(self, count: int | None) -> None:
-        """There is something for `count` waiters (None: for all) to look at."""
-        with self.lock:
-            self._notify(count)
-
-    def _notify(self, count: int | None) -> None:
-        """With `changed` held."""
-        self.news += 1
-        self.changed.notify_all() if count is None else self.changed.notify(count)
-        for _ in range(len(self.listeners) if count is None else min(count, len(self.listeners))):
-            self.listeners.popleft()(self)
-
     # -- the I/O thread: events ---------------------------------------------------------------------------------------------
 
     def granted(self, lease: HeldLease) -> None:
@@ -374,9 +308,9 @@ class Inbox:
 
     def judged(self, lease: HeldLease, first: int, count: int, verdict: Verdict) -> None:
         mask = ((1 << count) - 1) << first
-        waits = [wait for wait in self._ack_waits if wait.left.get(lease.token, 0) & mask]
+        waits = [wait for wait in self._ack_waits if wait.left.get(lease, 0) & mask]
         for wait in waits:
-            wait.judged(lease.token, mask, verdict)
+            wait.judged(lease, mask, verdict)
         self._ack_waits = [wait for wait in self._ack_waits if any(wait.left.values())]
         if verdict == Verdict.STALE and not waits and len(self.stale) < STALE_KEPT:
             seqs = f"{lease.qseq + first}" + (f" to {lease.qseq + first + count - 1}" if count > 1 else "")

@@ -15,9 +15,9 @@ from zmqkit.handles.doors import refuse_strangers
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.finding import announced, check_announceable
 from zmqkit.handles.gateways import Gateways, check, check_clone
-from zmqkit.handles.routing import Route
-from zmqkit.handles.session import Session
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.titanic import Titanic
+from zmqkit.handles.waiting import run
 from zmqkit.journal import Journal, Log, MemoryLog
 from zmqkit.machines.node import NodeMachine
 from zmqkit.reactor import Reactor
@@ -68,8 +68,9 @@ class Node(Peer):
             refuse_strangers(endpoints, [*([mdp] if mdp else []), *(ppp or []), *([clone] if clone else [])], keys is not None)
         log = _open(journal, durability)
         self._reactor = Reactor("zmqkit-node")
-        self._session = Session(self._reactor, None)
-        self._calls = Calls(Route([self._session]))
+        self._nodes = Nodes(self._reactor)
+        self._calls = Calls(self._nodes)
+        self._nodes.add(None)
         machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
         self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:
@@ -80,9 +81,9 @@ class Node(Peer):
             self._reactor.close(0.0)
             raise
         self._titanic = Titanic(self) if titanic else None
-        self._session.begin()
+        self._nodes.begin()
         try:
-            self._session.wait_up(START_SECONDS)
+            run(self._nodes.rising(START_SECONDS))
             if self._titanic is not None:
                 self._titanic.start()
         except BaseException:
@@ -109,7 +110,7 @@ class Node(Peer):
     @property
     def failure(self) -> Exception | None:
         """Why it serves no more: JournalFailed, or Closed after `close`. None while all is well."""
-        return self._session.error
+        return self._nodes.error
 
     def close(self, timeout: Duration = 5.0) -> None:
         """Stop serving: confirm what was taken, seal the journal. Connected clients keep their leases for their grace.
@@ -117,7 +118,7 @@ class Node(Peer):
         Raises the first failure that nobody was told of.
         """
         self._close(seconds(timeout))
-        self._session.raise_unseen()
+        self._nodes.raise_unseen()
 
     def _close(self, timeout: float) -> None:
         self._retire(timeout)

@@ -19,7 +19,19 @@ import msgpack
 
 from zmqkit import framing, wire
 from zmqkit.codec import shown
-from zmqkit.errors import DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout, Unencodable
+from zmqkit.errors import (
+    Closed,
+    DiskFull,
+    Error,
+    Forbidden,
+    NotSent,
+    QueueFull,
+    QuotaExceeded,
+    RemoteError,
+    Timeout,
+    Unencodable,
+    fresh,
+)  # fmt: skip
 from zmqkit.parcel import Parcel, unpack_checked
 from zmqkit.wire import Code
 
@@ -35,7 +47,10 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BatchReceipt:
-    """All messages of one `put_many` are stored. Other producers' messages may stand between first and last."""
+    """All messages of one `put_many` are stored. Other producers' messages may stand between first and last.
+
+    Where several nodes took them, `first_seq` and `last_seq` are 0 and `node` is "": each counts for itself.
+    """
 
     count: int
     first_seq: int
@@ -122,6 +137,15 @@ class Ticket:
             listeners, self.listeners = self.listeners, []
         for listener in listeners:
             listener(self)
+
+    def fail(self, reason: Exception) -> None:
+        """Its client ends for this reason: what was handed over may be stored."""
+        if not isinstance(reason, Closed):
+            self.settle(lambda: fresh(reason))
+        elif self.handed:
+            self.settle(lambda: Timeout("closed before the confirm came: the message may be stored", maybe_executed=True))
+        else:
+            self.settle(lambda: NotSent("closed before the message was sent"))
 
     def listen(self, listener: Callable[[Ticket], None]) -> None:
         """Call it when settled: on the I/O thread, or here and now."""

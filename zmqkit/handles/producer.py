@@ -1,4 +1,4 @@
-"""The sending side of one queue: open batch, full batches, and who waits for room.
+"""The sending side of one queue, at one node or several: open batch, full batches, and who waits for room.
 
 `put` appends to the open batch. The I/O thread takes a full one as soon as the window has room, and the open one while
 fewer than two batches are under way: idle means batches of one at once, busy means big ones, and no timer is needed.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
 from zmqkit.codec import packer, shown, unencodable
-from zmqkit.errors import Closed, Error, MessageTooLarge, NotSent, Timeout, Unencodable, fresh
+from zmqkit.errors import Error, MessageTooLarge, NotSent, Timeout, Unencodable
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Ticket, checked_headers
-from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Listeners, Steps
 from zmqkit.machines.link import ClientMachine
+from zmqkit.machines.producer import Flight
 from zmqkit.parcel import FULL_BYTES, MESSAGE_HEADERS_BYTES_MAX, PARCEL_BYTES_MAX, PARCEL_MESSAGES_MAX
 
 READY_BATCHES_MAX = 64  # full ones that wait in this process; more makes putters wait
@@ -53,27 +54,28 @@ class Room(Listeners):
 class Producer:
     """`queue`: its name, or the marked one of a topic; `packer` makes what encodes one message of it, `bytes_max` is of a batch."""
 
-    def __init__(self, session: Session, queue: str, packer: Callable[[], Pack] = packer, bytes_max: int = PARCEL_BYTES_MAX) -> None:
-        self._session, self._queue, self._packer, self._bytes_max = session, queue, packer, bytes_max
+    def __init__(self, nodes: Nodes, queue: str, packer: Callable[[], Pack] = packer, bytes_max: int = PARCEL_BYTES_MAX) -> None:
+        self._nodes, self._queue, self._packer, self._bytes_max = nodes, queue, packer, bytes_max
         self._lock = threading.Lock()
-        self.room = Room(self._lock, lambda: len(self._ready) < READY_BATCHES_MAX or session.error is not None)
+        self.room = Room(self._lock, lambda: len(self._ready) < READY_BATCHES_MAX or nodes.error is not None)
         self._pack = packer()
         self._open: Ticket | None = None
         self._ready: deque[Ticket] = deque()  # full, in order
+        self._back: deque[Flight] = deque()  # a node that stops has sent them back: they go first
         self.newest: Ticket | None = None  # settles last: batches of a stream settle in order
-        self._handed: deque[Ticket] = deque()  # to the machine, perhaps settled
+        self._turn = 0  # of the nodes that take
 
     # -- any thread ---------------------------------------------------------------------------------------------------
 
     @property
     def message_bytes(self) -> int:
         """The most that one message may have."""
-        return min(self._session.message_bytes, self._bytes_max)
+        return min(self._nodes.message_bytes, self._bytes_max)
 
     def put_soon(self, body: Any, headers: Headers | None, timeout: float | None) -> PutFuture:
-        session = self._session
-        if session.halted:
-            session.admit()
+        nodes = self._nodes
+        if nodes.halted:
+            nodes.admit()
         with self._lock:
             try:
                 message = self._pack(body)
@@ -88,12 +90,12 @@ class Producer:
             ticket.bytes += len(message)
             if place == PARCEL_MESSAGES_MAX - 1:
                 self._close_open()
-                session.reactor.wake()
+                nodes.reactor.wake()
         return PutFuture(ticket, place)
 
     def put_now(self, message: bytes, headers: Headers | None) -> tuple[Ticket, int] | None:
         """An encoded message's place in a batch; None: wait for `room` first. Raises MessageTooLarge."""
-        self._session.admit()
+        self._nodes.admit()
         with self._lock:
             try:
                 future = self._put_slowly(message, headers, 0.0)
@@ -124,7 +126,7 @@ class Producer:
             ticket.headers.append(headers or None)
         if ticket.bytes >= FULL_BYTES or place == PARCEL_MESSAGES_MAX - 1:
             self._close_open()
-        self._session.reactor.wake()
+        self._nodes.reactor.wake()
         return PutFuture(ticket, place)
 
     @staticmethod
@@ -142,14 +144,14 @@ class Producer:
         """An open one, once there is room. With the lock held. Raises NotSent."""
         if not self.room.changed.wait_for(lambda: self.room.happened, timeout):
             raise self.no_room(timeout)
-        if self._session.error is not None:
-            self._session.admit()
+        if self._nodes.error is not None:
+            self._nodes.admit()
         if self._open is None:  # else another thread was faster
-            self._open = self.newest = Ticket(self._lock, self._session.callbacks.run, self._session.reactor.turn_ends)
+            self._open = self.newest = Ticket(self._lock, self._nodes.callbacks.run, self._nodes.reactor.turn_ends)
         return self._open
 
     def no_room(self, timeout: float | None) -> NotSent:
-        return NotSent(f"{len(self._ready)} batches wait to be sent, and none left within {timeout:g} s: {self._session.why()}")
+        return NotSent(f"{len(self._ready)} batches wait to be sent, and none left within {timeout:g} s: {self._nodes.why()}")
 
     def _close_open(self) -> None:
         ticket = self._open
@@ -166,7 +168,7 @@ class Producer:
 
         Given up, it takes back what has not left.
         """
-        self._session.admit()
+        self._nodes.admit()
         spans: deque[Span] = deque()
         done = Progress()
         pack, source, wanted, sent = self._packer(), iter(bodies), CHUNK_MESSAGES, 0
@@ -193,7 +195,7 @@ class Producer:
             yield from self._settle_rest(spans, done, 0 if isinstance(error, Timeout) else timeout)
             error.confirmed = done.count  # type: ignore[attr-defined]
             raise
-        return done.receipt(self._session.node)
+        return done.receipt()
 
     def _encode(self, raw: list[Any], dump: Dump, pack: Callable[[Any], bytes], sent: int) -> tuple[list[bytes], int]:
         """The bodies as messages, and their bytes. Raises Unencodable or MessageTooLarge; `sent` were encoded before these."""
@@ -233,16 +235,16 @@ class Producer:
             ticket.bytes += size
             if ticket.bytes >= FULL_BYTES:
                 self._close_open()
-        self._session.reactor.wake()
+        self._nodes.reactor.wake()
         return ticket, place, len(chunk)
 
     def _await(self, ticket: Ticket, timeout: float | None) -> Steps[None]:
         """Until it is settled. Any batch that is stored meanwhile counts as progress."""
-        stored = self._session.stored
+        stored = self._nodes.stored
         while not ticket.done and not (yield ticket, timeout):
-            if stored == self._session.stored:
-                raise Timeout(f"no confirm within {timeout:g} s: {self._session.why()}", maybe_executed=True)
-            stored = self._session.stored
+            if stored == self._nodes.stored:
+                raise Timeout(f"no confirm within {timeout:g} s: {self._nodes.why()}", maybe_executed=True)
+            stored = self._nodes.stored
 
     @staticmethod
     def _settle_rest(spans: deque[Span], done: Progress, timeout: float | None) -> Steps[None]:
@@ -256,17 +258,20 @@ class Producer:
 
     @property
     def waits(self) -> bool:
-        return bool(self._ready) or self._open is not None
+        return bool(self._ready or self._back) or self._open is not None
 
-    def pump(self, machine: ClientMachine) -> None:
-        """Hand over what the window has room for."""
-        if not self._ready and self._open is None:
-            return
-        queue, empty = self._queue, []
+    def pump(self, machines: Sequence[ClientMachine]) -> bool:
+        """Hand over what their windows have room for, a batch to each in turn. True: somebody got something."""
+        empty, handed = [], False
         with self._lock:
-            while self._ready and machine.has_room(queue, full=True):
+            while self._back and (machine := self._with_room(machines, full=True)):
+                flight, handed = self._back.popleft(), True
+                machine.put(self._queue, flight.parcel, flight.ticket)
+            while self._ready and (machine := self._with_room(machines, full=True)):
+                handed = True
                 empty += self._hand_over(machine, self._ready.popleft())
-            if self._open is not None and not self._ready and machine.has_room(queue, full=False):
+            if self._open is not None and not self._ready and (machine := self._with_room(machines, full=False)):
+                handed = True
                 self._close_open()
                 empty += self._hand_over(machine, self._ready.popleft())
             if self.room.happened:
@@ -274,33 +279,38 @@ class Producer:
         for ticket in empty:
             ticket.seen = True
             ticket.settle(lambda: NotSent("the put was withdrawn"))
+        return handed
+
+    def _with_room(self, machines: Sequence[ClientMachine], full: bool) -> ClientMachine | None:
+        """The next one that has room, behind the one that got the last batch."""
+        for place in range(self._turn + 1, self._turn + 1 + len(machines)):
+            machine = machines[place % len(machines)]
+            if machine.has_room(self._queue, full):
+                self._turn = place % len(machines)
+                return machine
+        return None
 
     def _hand_over(self, machine: ClientMachine, ticket: Ticket) -> list[Ticket]:
         """Returns the ticket if nothing is left in it to send."""
         parcel = ticket.seal()
         if parcel is None:
             return [ticket]
-        while self._handed and self._handed[0].done:
-            self._handed.popleft()
-        self._handed.append(ticket)
         machine.put(self._queue, parcel, ticket)
         return []
 
+    def came_back(self, flights: list[Flight]) -> None:
+        """Their node has none of them and will take none: another one may."""
+        self._back.extend(flights)
+
     def fail(self, error: Exception) -> None:
-        """Nothing will be confirmed any more."""
+        """Nothing will be sent any more."""
         with self._lock:
-            tickets = [*self._handed, *self._ready, *([self._open] if self._open else [])]
+            tickets = [*(flight.ticket for flight in self._back), *self._ready, *([self._open] if self._open else [])]
+            self._back.clear()
             self._ready.clear()
             self._open = None
             self.room.tell()
-        self._session.failures += [ticket for ticket in tickets if not ticket.done and not ticket.listeners]
-        for ticket in tickets:
-            if not isinstance(error, Closed):
-                ticket.settle(lambda: fresh(error))
-            elif ticket.handed:
-                ticket.settle(lambda: Timeout("closed before the confirm came: the message may be stored", maybe_executed=True))
-            else:
-                ticket.settle(lambda: NotSent("closed before the message was sent"))
+        self._nodes.fail_puts(tickets, error)
 
 
 class Progress:
@@ -308,6 +318,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.count, self.first, self.last, self.durability = 0, 0, 0, ""
+        self.nodes: dict[str, None] = {}
         self.whole = True  # nothing failed before what comes next
 
     def add(self, span: Span, strict: bool = True) -> None:
@@ -324,10 +335,13 @@ class Progress:
             return
         self.first = self.first or ticket.seq_of(place)
         self.last, self.durability = ticket.seq_of(place + count - 1), ticket.durability
+        self.nodes[ticket.node] = None
         self.count += count
 
-    def receipt(self, node: str) -> BatchReceipt:
-        return BatchReceipt(self.count, self.first, self.last, self.durability, node)
+    def receipt(self) -> BatchReceipt:
+        if len(self.nodes) > 1:
+            return BatchReceipt(self.count, 0, 0, self.durability, "")
+        return BatchReceipt(self.count, self.first, self.last, self.durability, next(iter(self.nodes), ""))
 
 
 def _take_back(spans: Iterable[Span]) -> list[Span]:

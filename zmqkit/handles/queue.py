@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema
-from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, peeking, purging
+from zmqkit.handles.admin import DeadLetters, Peeked, QueueInfo, informing, peeking, purging, telling
 from zmqkit.handles.consumer import BatchConsumer, Consumer, OnStale, Work
 from zmqkit.handles.delivery import Batch, Delivery, Got, GotBatch
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.getting import get, get_many
 from zmqkit.handles.hand import Credit
 from zmqkit.handles.inbox import Inbox
+from zmqkit.handles.inboxes import Inboxes
+from zmqkit.handles.intake import Intake
 from zmqkit.handles.names import queue_name
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Headers, Producer
-from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import run
 
 if TYPE_CHECKING:
@@ -31,13 +33,13 @@ class Queue(Generic[T]):
 
     aio: AsyncQueue[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, session: Session, name: str, type: Any = None) -> None:
-        self._session, self.name = session, queue_name(name)
+    def __init__(self, nodes: Nodes, name: str, type: Any = None) -> None:
+        self._nodes, self.name = nodes, queue_name(name)
         schema = None if type is None or type is Any else Schema(type)
         self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
         self._load: Callable[[Any], Any] | None = schema.load if schema else None
-        self._producer = session.producer(name, lambda: Producer(session, name))
-        self.dead = DeadLetters(session, name, self._load)
+        self._producer = nodes.producer(name, lambda: Producer(nodes, name))
+        self.dead = DeadLetters(nodes, name, self._load)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
@@ -51,7 +53,7 @@ class Queue(Generic[T]):
         """
         limit = patience(timeout)
         future = self.put_soon(body, headers, limit)
-        return future.wait_or_withdraw(limit, self._session.why)
+        return future.wait_or_withdraw(limit, self._nodes.why)
 
     def put_soon(self, body: T, headers: Headers | None = None, timeout: Duration | None = None) -> PutFuture:
         """Store one message in the background. Waits only for room, at most `timeout` seconds (then NotSent). `flush` waits for all."""
@@ -107,25 +109,31 @@ class Queue(Generic[T]):
         return work
 
     @property
-    def _inbox(self) -> Inbox:
-        return self._session.inbox(self.name, lambda: Inbox(self._session, self.name))
+    def _inbox(self) -> Intake:
+        nodes, name = self._nodes, self.name
+        if nodes.single:
+            session = nodes.sessions[0]
+            return nodes.intake(name, lambda: session.inbox(name, lambda: Inbox(session, name)))
+        return nodes.intake(name, lambda: Inboxes(nodes, name))
 
     # -- looking --------------------------------------------------------------------------------------------------------
 
     def info(self, timeout: Duration | None = ASK_SECONDS) -> QueueInfo:
-        return QueueInfo.from_wire(self._ask("info", timeout))
+        """Of several nodes: the sum of those that are up, and the oldest message of any; `consumers` counts one of two nodes twice."""
+        return run(informing(self._nodes, "info", {"queue": self.name}, QueueInfo, timeout))
 
     def peek(self, n: int = 10, state: str = "ready", seqs: Sequence[int] | None = None, after: int = 0,
              timeout: Duration | None = ASK_SECONDS) -> list[Peeked]:  # fmt: skip
         """Up to `n` messages that are "ready", "leased" or "delayed", lowest number first, without taking them.
 
-        Of all, or only of `seqs`; and only such with a number above `after`: the last one's `seq` gives the next page.
+        Of all, or only of `seqs`; and only such with a number above `after`: the last one's `seq` gives the next page. Of several
+        nodes one after the other, without `seqs` and `after`, for each counts for itself.
         """
-        return run(peeking(self._session, self.name, self._load, n, state, seqs, after, timeout))
+        return run(peeking(self._nodes, self.name, self._load, n, state, seqs, after, timeout))
 
     def purge(self, seqs: Sequence[int] | None = None, timeout: Duration | None = ASK_SECONDS) -> int:
         """Throw away all messages that wait, or those of `seqs`; what is leased or dead stays. Returns how many."""
-        return run(purging(self._session, self.name, seqs, timeout))
+        return run(purging(self._nodes, self.name, seqs, timeout))
 
     def pause(self, timeout: Duration | None = ASK_SECONDS) -> None:
         """Give out nothing more, to nobody, until `resume`; puts go on. Survives a restart of the node."""
@@ -138,5 +146,5 @@ class Queue(Generic[T]):
         """Remove the queue with its messages, dead letters and policy. The next use makes a new one."""
         self._ask("delete", timeout)
 
-    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
-        return self._session.ask(verb, {"queue": self.name, **arguments}, patience(timeout))
+    def _ask(self, verb: str, timeout: Duration | None) -> None:
+        run(telling(self._nodes, verb, {"queue": self.name}, timeout))

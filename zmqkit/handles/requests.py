@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from zmqkit.handles.current import Current
 from zmqkit.handles.hand import Hand
 from zmqkit.handles.inbox import Inbox
+from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Listeners
 from zmqkit.machines.consumer import SLOW_SECONDS, WINDOW_MAX, ConsumerState
 from zmqkit.machines.holdings import HeldLease
@@ -109,8 +110,8 @@ class Workload(ConsumerState):
 
 
 class Requests(Inbox):
-    def __init__(self, crew: Crew, name: str) -> None:
-        super().__init__(crew.session, SERVICE_MARK + name)
+    def __init__(self, crew: Crew, session: Session, name: str) -> None:
+        super().__init__(session, SERVICE_MARK + name)
         self.crew, self.name = crew, name
         self.service: Service | None = None  # None: closed
         self.state = Workload(self.queue, crew)

@@ -12,9 +12,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from zmqkit.errors import Unreachable, fresh
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
-from zmqkit.handles.waiting import Signal, Steps
 from zmqkit.machines.events import Outcome
 
 if TYPE_CHECKING:
@@ -34,31 +33,28 @@ class Again(NamedTuple):
 
 
 class Route:
-    def __init__(self, sessions: Sequence[Session], spread: bool = False) -> None:
-        self.sessions, self._spread = tuple(sessions), spread
-        self.single = len(self.sessions) == 1
-        self.up = Signal()  # a node is
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
         self._turn = 0
-        for session in self.sessions:
-            session.siblings = self.sessions
 
     def pick(self, tried: Sequence[Session] = ()) -> Session:
         """The first that is up and was not tried, or the next one (`spread`); if there is none, one for it to wait at."""
-        sessions = self.sessions
-        if self.single:
+        nodes = self._nodes
+        sessions = nodes.sessions
+        if nodes.single:
             return sessions[0]
-        if self._spread:
+        if nodes.spread and sessions:
             self._turn = turn = (self._turn + 1) % len(sessions)
             sessions = tuple(sorted(sessions[turn:] + sessions[:turn], key=lambda session: session.calls_open))
         live = [session for session in sessions if session.is_up]
-        return next((session for session in live if session not in tried), (live or sessions)[0])
+        return next((session for session in live if session not in tried), (live or [*sessions, nodes.nowhere])[0])
 
     def again(self, ticket: CallTicket, outcome: Outcome, retry_after: float, moment: float) -> Again | None:
         """What follows from this outcome; None: it is the last word."""
         in_doubt = outcome is Outcome.MAYBE_EXECUTED
-        if moment >= ticket.deadline or not (outcome in NOT_EXECUTED or (in_doubt and ticket.key and not self.single)):
+        if moment >= ticket.deadline or not (outcome in NOT_EXECUTED or (in_doubt and ticket.key and not self._nodes.single)):
             return None
-        if outcome is Outcome.NO_WORKER and self.single:
+        if outcome is Outcome.NO_WORKER and self._nodes.single:
             return None  # the node has waited for one as long as it may
         last = ticket.tries + 1 >= ticket.lane.attempts
         tried = (*ticket.tried, ticket.session)
@@ -71,33 +67,7 @@ class Route:
         return Again(at, (), ticket.tries + counts, ticket.rounds + 1) if at < ticket.deadline else None
 
     def _others(self, tried: Sequence[Session]) -> bool:
-        return any(session.is_up and session not in tried for session in self.sessions)
-
-    # -- links ----------------------------------------------------------------------------------------------------------
-
-    def rising(self, timeout: float | None) -> Steps[None]:
-        """Until one node is up. Raises Unreachable with the latest reasons."""
-        first = self.sessions[0]
-        if self.single:
-            yield from first.rising(timeout)
-        elif not (yield self.up, timeout) or first.error is not None:
-            reasons = "; ".join(f"{session.endpoint}: {session.reason}" for session in self.sessions)
-            raise (fresh(first.error) if first.error else Unreachable(", ".join(str(s.endpoint) for s in self.sessions), reasons))
-
-    def went_up(self, session: Session) -> None:
-        """Rule 3. On the I/O thread, as the next one."""
-        self.up.set()
-        for other in self.sessions:
-            if not other.is_up:
-                other.machine.flee()
-        if not self.single:
-            session.reactor.wake()
-
-    def went_down(self, session: Session) -> None:
-        if any(other.is_up for other in self.sessions):
-            session.machine.flee()
-        else:
-            self.up.clear()
+        return any(session.is_up and session not in tried for session in self._nodes.sessions)
 
 
 def _backoff(rounds: int) -> float:

@@ -113,7 +113,7 @@ class Serving(Pool):
 
     def _run(self) -> None:
         crew, pack = self._crew, packer()
-        wake, answered = crew.session.reactor.wake, False
+        wake, answered = crew.nodes.reactor.wake, False
         while not self._ended:
             seen = crew.news
             call = crew.take()

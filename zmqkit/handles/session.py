@@ -1,7 +1,7 @@
-"""A client's life on the I/O thread: feeds the machine what threads asked for, and tells threads what came of it.
+"""A client's life with one node, on the I/O thread: feeds the machine what threads asked for, and tells threads what came of it.
 
-One session per Client (or Node). Its `pump`, `handle` and `closed` run on the I/O thread; everything else runs on
-whatever thread calls, and reaches the machine through deques that `pump` empties or through `Reactor.call`.
+`pump`, `handle` and `closed` run on the I/O thread; everything else runs on whatever thread calls, and reaches the machine
+through deques that `pump` empties or through `Reactor.call`. What all sessions of a client share is in its `Nodes`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -17,108 +16,73 @@ from typing import TYPE_CHECKING, Any
 from zmqkit.errors import Closed, Error, Timeout, fresh
 from zmqkit.handles.doors import unreachable
 from zmqkit.handles.outcome import Ticket, check_ask, error_of
-from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
+from zmqkit.handles.waiting import Flush, Reply, Signal, Steps, run
+from zmqkit.handles.watching import NodeInfo
 from zmqkit.machines import events as ev
 from zmqkit.machines.consumer import windows_fit
 from zmqkit.machines.link import ClientMachine
 from zmqkit.machines.output import Dropped
 from zmqkit.parcel import PARCEL_BYTES_MAX
-from zmqkit.reactor import Reactor, now
+from zmqkit.ports import Port
 from zmqkit.wire import BackKind, Verdict
 
 if TYPE_CHECKING:
-    from zmqkit.handles.calling import Calls
-    from zmqkit.handles.crew import Crew
     from zmqkit.handles.feed import Feed
     from zmqkit.handles.inbox import Inbox
-    from zmqkit.handles.producer import Producer
+    from zmqkit.handles.nodes import Nodes
     from zmqkit.handles.requests import Requests
     from zmqkit.machines.following import Subscription
     from zmqkit.security import LinkKeys
 
-GOODBYE_SECONDS = 1.0  # for the node's answer to ours
 HOT_SECONDS = 0.001  # acks of a busy consumer are collected this often, without a wake-up for each
 FAILURES_KEPT = 1000
 
 log = logging.getLogger("zmqkit.client")
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    def __init__(self, reactor: Reactor, endpoint: str | None, keys: LinkKeys | None = None) -> None:
+    """Made by `Nodes.add`."""
+
+    def __init__(self, nodes: Nodes, endpoint: str | None) -> None:
         # `endpoint` None: the node in the same reactor
-        self.reactor, self.endpoint, self.keys = reactor, endpoint, keys
+        self.nodes, self.reactor, self.endpoint = nodes, nodes.reactor, endpoint
+        self.keys: LinkKeys | None = None  # of its next links
         self.machine = ClientMachine(os.urandom(16), _jitter)
-        self.halted = True  # every call looks at this first: not started yet, closed, or forked
         self.hot = False  # acks will be collected within HOT_SECONDS: no need to wake anybody
         self.error: Exception | None = None  # why nothing works any more
         self.reason = "no answer yet"  # why the link is not up
-        self.node, self.message_bytes = "", PARCEL_BYTES_MAX
-        self.stored = 0  # batches: whoever waits for one of many sees that things move
+        self.name, self.node, self.message_bytes = "", "", PARCEL_BYTES_MAX
+        self.tried = False  # it was up, or could not be reached
+        self.postponed = False  # its node stops, and takes no puts
+        self.leaving = False  # its node is none of the client's any more
+        self.part_by = inf  # say goodbye then at the latest
         self.calls_open = 0  # handed over, and without an outcome yet
-        self.callbacks = Callbacks()
-        self.calls: Calls  # of its client, which may have other sessions beside this one
-        self.siblings: tuple[Session, ...] = (self,)
-        self.crews: dict[str, Crew] = {}  # services for threads, for asyncio, for Titanic
-        self.failures: list[Ticket] = []
-        self._started, self._lock = False, threading.Lock()
-        self._producers: dict[str, Producer] = {}
+        self.declared: dict[str, Any] = {}  # by name: what its node was told of policies, of several nodes
+        self.feeds: dict[Subscription, Feed] = {}  # the I/O thread's
+        self.port: Port | None = None  # once it has begun
+        self.ended = False  # the reactor has put it away
+        self._insisted = False
+        self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._replies: list[Reply] = []  # of asks
         self._flushes: list[Flush] = []
-        self.feeds: dict[Subscription, Feed] = {}  # the I/O thread's
-        self._part_by, self._insisted = inf, False
-        self._up, self._left, self.ended = Signal(), Signal(), Signal()
-        self.loops: dict[Any, Any] = {}  # of asyncio, and what `zmqkit.aio` keeps for each
-        _sessions.add(self)
+        self._up, self.left = Signal(), Signal()
 
     # -- any thread ---------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Start the link; once. The first of a client's sessions starts all."""
-        with self._lock:
-            if self._started:
-                return
-            for session in self.siblings:
-                session._started = True
-                session.machine.start(now())
-                self.reactor.attach(session, session.endpoint, session.keys)
-            self.reactor.start()
-            for session in self.siblings:
-                session.halted = session.error is not None
-
-    def admit(self) -> None:
-        """Every call of the application passes here: a lazy link starts, a closed one raises."""
-        if self.error is not None:
-            raise fresh(self.error)
-        if self.halted:
-            self.begin()
-
-    @property
-    def started(self) -> bool:
-        return self._started
-
-    def wait_up(self, timeout: float | None) -> None:
-        """Raises Unreachable with the latest reason."""
-        run(self.rising(timeout))
-
-    def rising(self, timeout: float | None) -> Steps[None]:
-        if not (yield self._up, timeout) or self.error is not None:
-            raise (fresh(self.error) if self.error else unreachable(self.endpoint, self.reason, self.keys))
 
     @property
     def is_up(self) -> bool:
         return self._up.happened
 
+    @property
+    def info(self) -> NodeInfo:
+        return NodeInfo(self.name, self.endpoint or "", self.node, self.is_up, "" if self.is_up else self.reason)
+
     def why(self) -> str:
         """Why something took too long."""
-        return "no answer from the node" if self.is_up else f"no node at {self.endpoint}: {self.reason}"
-
-    def producer(self, queue: str, make: Callable[[], Producer]) -> Producer:
-        with self._lock:
-            if queue not in self._producers:
-                self._producers[queue] = make()
-            return self._producers[queue]
+        if self.is_up:
+            return "no answer from the node"
+        return f"no node at {self.endpoint}: {self.reason}" if self.endpoint != "" else self.reason
 
     def inbox(self, queue: str, make: Callable[[], Inbox]) -> Inbox:
         with self._lock:
@@ -132,6 +96,11 @@ class Session:
     def inboxes(self) -> list[Inbox]:
         return list(self._inboxes.values())
 
+    @property
+    def flying(self) -> list[Ticket]:
+        """Batches that were handed over, and have no answer. On the I/O thread."""
+        return [flight.ticket for stream in self.machine.streams.values() for flight in stream.flights]
+
     def holds(self, inbox: Inbox) -> bool:
         with self._lock:
             return self._inboxes.get(inbox.queue) is inbox
@@ -143,12 +112,6 @@ class Session:
                 del self._inboxes[inbox.queue]
                 self.machine.consumers.pop(inbox.queue, None)
 
-    def crew(self, side: str, make: Callable[[], Crew]) -> Crew:
-        with self._lock:
-            if side not in self.crews:
-                self.crews[side] = make()
-            return self.crews[side]
-
     def heat(self) -> None:
         """There is an ack to collect, and nobody knows yet."""
         self.hot = True
@@ -159,10 +122,11 @@ class Session:
         return run(self.asking(verb, arguments, timeout))
 
     def asking(self, verb: str, arguments: dict[str, Any], timeout: float | None) -> Steps[dict[str, Any]]:
-        self.admit()
+        """Of one of several nodes also Unreachable, as soon as its link ends: the others are not to wait for it."""
+        self.nodes.admit()
         check_ask(verb, arguments)
         reply = Reply()
-        self.reactor.call(lambda moment: self._ask(verb, arguments, reply))
+        self.reactor.call(lambda moment: self.put_question(verb, arguments, reply))
         try:
             if not (yield reply, timeout):
                 raise Timeout(f"{verb}: {self.why()} within {timeout:g} s", maybe_executed=self.is_up)
@@ -179,76 +143,22 @@ class Session:
             raise error_of(result["error"], str(result.get("text", "")))
         return result  # type: ignore[no-any-return]
 
-    def flush(self, timeout: float | None) -> None:
-        """Wait for every put and ack so far. Raises Timeout, or the first failure that nobody was told of."""
-        run(self.flushing(timeout))
-
-    def flushing(self, timeout: float | None) -> Steps[None]:
-        self.admit()
-        deadline = None if timeout is None else now() + timeout
-        for producer in list(self._producers.values()):
-            ticket = producer.newest
-            if ticket is not None and not ticket.done and not (yield ticket, _left(deadline)):
-                raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
-        reply = Reply()
-        self.reactor.call(lambda moment: self._flush(reply, moment))
-        if not (yield reply, _left(deadline)):
-            raise Timeout(f"acks are not answered within {timeout:g} s: {self.why()}", maybe_executed=True)
-        self.raise_unseen()
-
-    def raise_unseen(self) -> None:
-        failures, self.failures = self.failures, []
-        for ticket in failures:
-            if not ticket.seen and ticket.failure is not None:
-                ticket.seen = True
-                raise ticket.failure()
-        for inbox in self.inboxes:
-            if inbox.stale:
-                raise inbox.stale.popleft()
-
-    def stop(self) -> None:
-        """Every loop ends after what it has in hand. Takes no lock: a signal handler may call it."""
-        for crew in list(self.crews.values()):
-            crew.stop()
-        for inbox in self.inboxes:
-            for demand in list(inbox.demands):
-                inbox.end(demand)
-        for feed in list(self.feeds.values()):
-            feed.stop()
-
-    def close(self, timeout: float) -> None:
-        """Say goodbye, once what was put and acked before is confirmed, or after `timeout`."""
-        run(self.closing(timeout))
-
-    def closing(self, timeout: float) -> Steps[None]:
-        if self.error is not None:
-            return
-        self.stop()
-        for session in self.siblings:
-            session.halted, session.error = True, Closed("closed: make a new one")
-            session._part_by = now() + timeout
-        if self._started:
-            self.reactor.wake()
-            for session in self.siblings:
-                yield session._left, timeout + GOODBYE_SECONDS
-
     # -- the I/O thread -----------------------------------------------------------------------------------------------
 
     def pump(self, moment: float) -> None:
-        machine = self.machine
+        machine, nodes = self.machine, self.nodes
         machine.tick(moment)
         self.hot = False  # before looking: an ack that comes after it wakes us
         hot = False
         for inbox in list(self._inboxes.values()):
             hot = inbox.pump(moment) or hot
-        for producer in list(self._producers.values()):
-            producer.pump(machine)
+        nodes.pump(self)
         self.feeds = {subscription: feed for subscription, feed in self.feeds.items() if not feed.pump(subscription, machine.following)}
-        self.calls.pump(self, moment)
+        nodes.calls.pump(self, moment)
         if hot:
             self.hot = True
             machine.remind(moment + HOT_SECONDS)
-        if self._part_by < inf and not machine.stopping:
+        if self.part_by < inf and not machine.stopping:
             self._part(moment)
 
     def handle(self, events: list[Any], moment: float) -> None:
@@ -258,82 +168,94 @@ class Session:
             self._flushes = [flush for flush in self._flushes if not flush.check()]
 
     def closed(self, error: Exception | None) -> None:
-        if error is not None or self.error is None:
+        self.ended = True
+        if error is not None or not (self.error or self.leaving):
             self.error = error if isinstance(error, Error) else Closed(f"closed{f': {error}' if error else ': make a new one'}")
-        self.halted = True
-        reason = self.error
-        for producer in list(self._producers.values()):
-            producer.fail(reason)
-        for crew in list(self.crews.values()):
-            crew.fail()
+        reason = self.error or Timeout("its node has left this client, and no answer came", maybe_executed=True)
+        self._up.clear()
+        self.nodes.ends(self, reason)
+        self.nodes.fail_puts(self.flying, reason)
         for inbox in self.inboxes:
             inbox.fail()
-        for feed in self.feeds.values():
-            feed.fail(reason)
-        self.calls.fail(self, reason)
+        for subscription, feed in self.feeds.items():
+            feed.forget(subscription) if self.nodes.error is None else feed.fail(reason)
+        self.nodes.calls.fail(self, reason)
         for reply in [*self._replies, *(flush.reply for flush in self._flushes)]:
             reply.set(reason)
-        self._up.set()
-        self._left.set()
-        self.reactor.turn_ends.append(self.ended.set)  # once the reactor has put everything away
-        self.callbacks.close()
+        self.left.set()
+        self.nodes.ended_with(self, reason)
 
-    def _ask(self, verb: str, arguments: dict[str, Any], reply: Reply) -> None:
-        self._replies.append(reply)
-        self.machine.asks.add(verb, arguments, reply)
+    def put_question(self, verb: str, arguments: dict[str, Any], reply: Reply) -> None:
+        if not self.is_up and not self.nodes.single:
+            reply.set(unreachable(self.endpoint, self.reason, self.keys))
+        else:
+            self._replies.append(reply)
+            self.machine.asks.add(verb, arguments, reply)
 
     def _forget(self, reply: Reply) -> None:
         self.machine.asks.forget(reply)
         self._replies.remove(reply) if reply in self._replies else None
 
-    def _flush(self, reply: Reply, moment: float) -> None:
+    def flush(self, reply: Reply, moment: float, puts: bool) -> None:
+        """Say so when all acks, and all `puts` that were handed over, have their answers."""
         self.pump(moment)
-        leases = self.machine.holdings.leases.values()
-        flush = Flush(reply, [(lease, lease.unanswered) for lease in leases if lease.unanswered])
+        machine = self.machine
+        marks = [(lease, lease.unanswered) for lease in machine.holdings.leases.values() if lease.unanswered]
+        flush = Flush(reply, marks, self.flying if puts else [])
         if not flush.check():
             for lease, _ in flush.marks:
                 lease.watched = True
-            self.machine.holdings.insist()
+            machine.holdings.insist()
             self._flushes.append(flush)
 
     def _part(self, moment: float) -> None:
         """Goodbye, unless something is still under way and time is left for it."""
-        machine = self.machine
+        machine, nodes = self.machine, self.nodes
         unanswered = any(lease.unanswered for lease in machine.holdings.leases.values())
-        waits = any(producer.waits for producer in self._producers.values())
-        if moment < self._part_by and (unanswered or waits or any(stream.flights for stream in machine.streams.values())):
+        waits = unanswered or any(stream.flights for stream in machine.streams.values())
+        # Whoever closes the client waits for its puts; whoever only leaves it takes no more, but finishes what is in hand.
+        waits = waits or (nodes.puts_wait if nodes.error is not None else not machine.settled)
+        if moment < self.part_by and waits:
             if unanswered and not self._insisted:
                 self._insisted = True
                 machine.holdings.insist()
-            machine.remind(self._part_by)
+            machine.remind(self.part_by)
         else:
             machine.leave(moment)
 
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _on_up(self, event: ev.Up) -> None:
-        self.node = event.node.hex()
+        self.node, self.tried, self.postponed = event.node.hex(), True, False
         self.message_bytes = min(PARCEL_BYTES_MAX, int(event.limits.get("message_bytes", PARCEL_BYTES_MAX)))
         self._up.set()
-        self.calls.route.went_up(self)
+        self.nodes.went_up(self, event.changed)
 
     def _on_down(self, event: ev.Down) -> None:
-        self.reason = event.reason
+        was_up, self.reason, self.tried = self.is_up, event.reason, True
         self._up.clear()
-        self.calls.route.went_down(self)
+        if not self.nodes.single:
+            for reply in list(self._replies):
+                self._forget(reply)
+                reply.set(unreachable(self.endpoint, event.reason, self.keys))
+        self.nodes.went_down(self, was_up)
         log.info("link to %s: %s", self.endpoint, event.reason)
 
     def _on_stored(self, event: ev.Stored) -> None:
         ticket: Ticket = event.ticket
         ticket.seq, ticket.durability, ticket.node = event.qseq, event.durability, self.node
-        self.stored += 1
+        self.nodes.stored += 1
         ticket.settle()
 
     def _on_rejected(self, event: ev.Rejected) -> None:
         ticket: Ticket = event.ticket
         ticket.settle(lambda: error_of(event.code, event.text, event.retry_after))
-        if len(self.failures) < FAILURES_KEPT:
-            self.failures.append(ticket)
+        if len(self.nodes.failures) < FAILURES_KEPT:
+            self.nodes.failures.append(ticket)
+
+    def _on_postponed(self, event: ev.Postponed) -> None:
+        self.postponed = True
+        self.nodes.postponed(self)
 
     def _on_lease(self, event: Any) -> None:
         """It may meet the close of its service: then nothing of this lease is open, or nothing of it was begun."""
@@ -360,7 +282,13 @@ class Session:
             inbox.echoed(event.beat, event.behind)
 
     def _on_left(self, event: ev.Left) -> None:
-        self._left.set()
+        self.left.set()
+        if self.leaving:
+            for ended in self.machine.holdings.abandon():
+                _HANDLES[type(ended)](self, ended)
+            port = self.port
+            assert port is not None, "it has begun"
+            self.reactor.call(lambda moment: self.reactor.detach(port))
 
     def _on_dropped(self, event: Dropped) -> None:
         log.debug("dropped reason=%s detail=%.200s", event.reason, event.detail)
@@ -369,9 +297,10 @@ class Session:
 _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
     ev.Granted: Session._on_lease, ev.Judged: Session._on_lease, ev.Revoked: Session._on_lease, ev.Replied: Session._on_replied,
-    ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
-    ev.Answered: lambda session, event: session.calls.answered(event), ev.Parts: lambda session, event: session.calls.came(event),
-    ev.Failed: lambda session, event: session.calls.failed(session, event),
+    ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped, ev.Postponed: Session._on_postponed,
+    ev.Answered: lambda session, event: session.nodes.calls.answered(event),
+    ev.Parts: lambda session, event: session.nodes.calls.came(event),
+    ev.Failed: lambda session, event: session.nodes.calls.failed(session, event),
     ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease, ev.News: Session._on_news,
 }  # fmt: skip
 _ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
@@ -384,17 +313,3 @@ _ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
 
 def _jitter() -> float:
     return int.from_bytes(os.urandom(2), "little") / 65535
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - now())
-
-
-def _forked() -> None:
-    for session in list(_sessions):
-        session.halted, session.error = True, Closed("this is a forked child: the connection belongs to the parent, make a new one")
-        for inbox in session.inboxes:
-            inbox.front = None  # what waits there is the parent's to handle
-
-
-os.register_at_fork(after_in_child=_forked)

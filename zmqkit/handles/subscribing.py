@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -12,6 +12,7 @@ from zmqkit.fields import SECONDS_MAX
 from zmqkit.framing import PREFIXES_CHARS_MAX
 from zmqkit.handles.feed import Event, Feed, Position, Source
 from zmqkit.handles.names import topic_key
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Steps
 from zmqkit.machines.following import Subscription as Followed
@@ -27,26 +28,32 @@ EPOCH_MAX, SEQ_MAX = 2**24 - 1, 2**64 - 1
 class Subscribing(Generic[T]):
     """The base of `Subscription`, here and in `zmqkit.aio`."""
 
-    def __init__(self, sessions: Sequence[Session], make: Callable[[], Followed], load: Callable[[Any], Any] | None) -> None:
-        self._session, self._sessions = sessions[0], sessions
-        self._followed = {session: make() for session in sessions}
-        first = self._followed[self._session]
-        state = first.state if len(sessions) == 1 else {}
-        if len(sessions) > 1:
-            for followed in self._followed.values():
-                followed.states.append(state)
+    def __init__(self, nodes: Nodes, make: Callable[[], Followed], load: Callable[[Any], Any] | None) -> None:
+        self._nodes, self._make = nodes, make
+        first = make()
+        self._followed: dict[Session, Followed] = {nodes.sessions[0]: first} if nodes.single else {}  # of several the I/O thread's
         self._lock = Lock()
         self._prefixes = first.prefixes  # as they will be when the I/O thread has heard of them
-        sources = [Source(followed, lambda session=session: session.node) for session, followed in self._followed.items()]  # type: ignore[misc]
-        self._feed = Feed(sources, state, load, self._session.reactor.wake)
+        self._known = first.prefixes  # as it knows them
+        self._feed = Feed(first.state, load, nodes.reactor.wake)
         self.state: State[T] = State(self._feed)
-        self._session.admit()
-        self._session.reactor.call(self._begin)
+        nodes.admit()
+        nodes.reactor.call(lambda moment: nodes.follow(self._follow_at))
 
-    def _begin(self, moment: float) -> None:
-        for session, followed in self._followed.items():
-            session.feeds[followed] = self._feed
-            session.machine.following.add(followed)
+    def _follow_at(self, session: Session) -> bool:
+        """What follows there, and adds to the one state. False: it is over."""
+        if self._feed.ended:
+            return False
+        followed = self._followed.get(session)
+        if followed is None:
+            followed = self._make()
+            followed.states.append(self._feed.state)
+            followed.change(self._known)
+            self._followed = {**self._followed, session: followed}
+        self._feed.sources[followed] = Source(followed, lambda: session.node)
+        session.feeds[followed] = self._feed
+        session.machine.following.add(followed)
+        return True
 
     @property
     def seq(self) -> int:
@@ -56,7 +63,7 @@ class Subscribing(Generic[T]):
     @property
     def position(self) -> Position:
         """(epoch, seq) of the newest update that `state` has. Raises Error where several nodes are followed."""
-        if len(self._sessions) > 1:
+        if not self._nodes.single:
             raise Error("each of several nodes counts for itself: see `positions`")
         return next(iter(self.positions.values()))
 
@@ -66,7 +73,7 @@ class Subscribing(Generic[T]):
         return {session.endpoint or "": (followed.epoch, followed.seq) for session, followed in self._followed.items()}
 
     def _readying(self, timeout: float | None) -> Steps[bool]:
-        self._session.admit()
+        self._nodes.admit()
         yield self._feed.ready, timeout
         if not self._feed.loaded:
             self._feed.check()
@@ -101,11 +108,12 @@ class Subscribing(Generic[T]):
                 raise ValueError("a subscription without any prefix follows nothing: close it")
             checked(prefixes)
             self._feed.changing()
-            self._session.reactor.call(lambda moment: self._follow(prefixes))
+            self._nodes.reactor.call(lambda moment: self._change_followed(prefixes))
             self._prefixes = prefixes
 
-    def _follow(self, prefixes: tuple[str, ...]) -> None:
+    def _change_followed(self, prefixes: tuple[str, ...]) -> None:
         """On the I/O thread."""
+        self._known = prefixes
         for session, followed in self._followed.items():
             session.machine.following.change(followed, prefixes)
         self._feed.settled()
@@ -142,10 +150,10 @@ class State(Mapping[str, T]):
         return f"<State of {len(self._values)} keys>"
 
 
-def following(sessions: Sequence[Session], topic: str, prefixes: Iterable[str], start: Any, name: str) -> Callable[[], Followed]:
+def following(nodes: Nodes, topic: str, prefixes: Iterable[str], start: Any, name: str) -> Callable[[], Followed]:
     """What is asked of each node. Raises ValueError for what is no prefix, start or name."""
     kind, epoch, seq, time = _start(start)
-    if kind in (Start.POSITION, Start.SEQ) and len(sessions) > 1:
+    if kind in (Start.POSITION, Start.SEQ) and not nodes.single:
         raise ValueError(f"start={start!r}: each of several nodes counts for itself; a `name` keeps the position at each of them")
     wanted, name = checked(prefixes) or ALL, name and topic_key(name)
     return lambda: Followed(topic, wanted, kind, epoch, seq, time, name)

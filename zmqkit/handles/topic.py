@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zmqkit.codec import Schema, packer
 from zmqkit.errors import Closed, Error
-from zmqkit.handles.admin import TopicInfo
+from zmqkit.handles.admin import TopicInfo, informing, telling
 from zmqkit.handles.durations import Duration, patience, seconds
 from zmqkit.handles.feed import Event, Position
 from zmqkit.handles.names import queue_name, topic_key, topic_name
+from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.outcome import BatchReceipt, PutFuture, Receipt
 from zmqkit.handles.producer import Producer
-from zmqkit.handles.session import Session
 from zmqkit.handles.subscribing import State as State, Subscribing, following
 from zmqkit.handles.waiting import run
 from zmqkit.updates import UPDATES_BYTES_MAX, message, messages
@@ -65,8 +65,8 @@ class Pairs:
 class UpdateProducer(Producer):
     """Of a topic."""
 
-    def __init__(self, session: Session, marked: str) -> None:
-        super().__init__(session, marked, update_packer, UPDATES_BYTES_MAX)
+    def __init__(self, nodes: Nodes, marked: str) -> None:
+        super().__init__(nodes, marked, update_packer, UPDATES_BYTES_MAX)
 
     def _encoded(self, raw: list[Any], dump: Any, pack: Callable[[Any], bytes]) -> list[bytes]:
         try:
@@ -80,8 +80,8 @@ class Topic(Generic[T]):
 
     aio: AsyncTopic[T]  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, sessions: Sequence[Session], name: str, type: Any = None) -> None:
-        self._sessions, self.name = sessions, topic_name(name)
+    def __init__(self, nodes: Nodes, name: str, type: Any = None) -> None:
+        self._nodes, self.name = nodes, topic_name(name)
         schema = None if type is None or type is Any else Schema(type)
         self._dump: Callable[[Any], Any] | None = schema.dump if schema else None
         self._load: Callable[[Any], Any] | None = schema.load if schema else None
@@ -90,17 +90,13 @@ class Topic(Generic[T]):
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}>"
 
-    @property
-    def _session(self) -> Session:
-        """Of the one node. Raises Error for a client of several."""
-        if len(self._sessions) > 1:
-            raise Error("a client of several nodes can only follow their topics: to publish connect to one of them")
-        return self._sessions[0]
-
     @cached_property
     def _producer(self) -> Producer:
-        session, marked = self._session, self._marked
-        return session.producer(marked, lambda: UpdateProducer(session, marked))
+        """Raises Error where the values of one key would go round several nodes, each of which would hold another one."""
+        nodes, marked = self._nodes, self._marked
+        if nodes.spread:
+            raise Error("with spread=True a key's values would be strewn over all nodes: publish on your own Node, or connect to one")
+        return nodes.producer(marked, lambda: UpdateProducer(nodes, marked))
 
     # -- publishing -----------------------------------------------------------------------------------------------------
 
@@ -138,12 +134,13 @@ class Topic(Generic[T]):
         return self._producer.put_soon(update, None, patience(timeout))
 
     def _wait(self, future: PutFuture, timeout: Duration | None) -> Receipt:
-        return future.wait_or_withdraw(patience(timeout), self._session.why)
+        return future.wait_or_withdraw(patience(timeout), self._nodes.why)
 
     # -- the topic itself -----------------------------------------------------------------------------------------------
 
     def info(self, timeout: Duration | None = ASK_SECONDS) -> TopicInfo:
-        return TopicInfo.from_wire(self._ask("topic_info", timeout))
+        """Of several nodes: sums; `seq`, `floor` and `epoch`, which each counts for itself, are 0 then."""
+        return run(informing(self._nodes, "topic_info", {"topic": self.name}, TopicInfo, timeout))
 
     def bind(self, prefix: str, queue: str, timeout: Duration | None = ASK_SECONDS) -> None:
         """From now on each update under this prefix is also a message of that queue: both are there, or neither.
@@ -162,8 +159,8 @@ class Topic(Generic[T]):
         The next use makes a new one."""
         self._ask("topic_delete", timeout)
 
-    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> dict[str, Any]:
-        return self._session.ask(verb, {"topic": self.name, **arguments}, patience(timeout))
+    def _ask(self, verb: str, timeout: Duration | None, **arguments: Any) -> None:
+        run(telling(self._nodes, verb, {"topic": self.name, **arguments}, timeout))
 
     # -- subscribing ----------------------------------------------------------------------------------------------------
 
@@ -175,7 +172,7 @@ class Topic(Generic[T]):
         name   the node keeps the position under it, once the application has taken what is before: whoever subscribes under
                that name next goes on there. It belongs to the newest who does
         """
-        return Subscription(self._sessions, following(self._sessions, self.name, prefixes, start, name), self._load)
+        return Subscription(self._nodes, following(self._nodes, self.name, prefixes, start, name), self._load)
 
 
 class Subscription(Subscribing[T], Generic[T]):
@@ -194,7 +191,7 @@ class Subscription(Subscribing[T], Generic[T]):
 
         Raises ValueError for a value that is not of the topic's type; the next call goes on behind it.
         """
-        self._session.admit()
+        self._nodes.admit()
         return run(self._getting(patience(timeout)))
 
     def __iter__(self) -> Iterator[Event]:

@@ -10,9 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from zmqkit.machines.holdings import HeldLease
+
+if TYPE_CHECKING:
+    from zmqkit.handles.outcome import Ticket
 
 log = logging.getLogger("zmqkit.client")
 
@@ -139,13 +142,14 @@ class Reply(Listeners):
 
 
 class Flush:
-    """Waits until these acks are answered."""
+    """Waits until these acks and puts are answered."""
 
-    def __init__(self, reply: Reply, marks: list[tuple[HeldLease, int]]) -> None:
-        self.reply, self.marks = reply, marks
+    def __init__(self, reply: Reply, marks: list[tuple[HeldLease, int]], tickets: list[Ticket]) -> None:
+        self.reply, self.marks, self.tickets = reply, marks, tickets
 
     def check(self) -> bool:
         self.marks = [(lease, mask) for lease, mask in self.marks if lease.unanswered & mask]
-        if not self.marks:
+        self.tickets = [ticket for ticket in self.tickets if not ticket.done]
+        if done := not (self.marks or self.tickets):
             self.reply.set(None)
-        return not self.marks
+        return done

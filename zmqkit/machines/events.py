@@ -45,6 +45,12 @@ class Rejected(NamedTuple):
     text: str
 
 
+class Postponed(NamedTuple):
+    """The node stops and takes no more puts. What is under way of this queue is offered to it again later, unless it is taken back."""
+
+    queue: str
+
+
 class Granted(NamedTuple):
     """A lease arrived: all its messages wait to be taken, until `lease.starts_until`."""
 
@@ -150,6 +156,6 @@ class News(NamedTuple):
 
 
 Event = (
-    Up | Down | Stored | Rejected | Granted | Judged | Revoked | Replied | Echoed | Left
+    Up | Down | Stored | Rejected | Postponed | Granted | Judged | Revoked | Replied | Echoed | Left
     | Answered | Failed | Parts | Cancelled | Allowed | News
 )  # fmt: skip

@@ -5,6 +5,8 @@ Rule 2 (R-P2)  A batch that was sent once is never changed. A new link resends f
                until it is answered: the node answers a batch that it has already stored with the original CONFIRM.
 Rule 3 (R-P1)  A REFUSED is always about the base batch. It fails to its caller and `base` moves on, or it is offered
                again under its numbers. What was sent behind it was dropped by the node, and is sent again.
+Rule 4         Numbers are dense, so behind a refusal nothing of this stream is in the queue, and what has not been sent since never
+               will be: it may be taken back, and put elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from itertools import islice
 from math import inf
 from typing import Any
 
-from zmqkit.machines.events import Rejected, Stored
+from zmqkit.machines.events import Postponed, Rejected, Stored
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Code, Confirm, Put, Refused
 
@@ -46,6 +48,7 @@ class ProducerStream:
         self._bytes = 0
         self._sent = 0  # so many flights, from the front, are out on this link
         self._alone = False
+        self._doubt = False  # something was sent since the base was last refused, and has no answer
 
     @property
     def base(self) -> int:
@@ -77,7 +80,7 @@ class ProducerStream:
             return []
         base = self.base
         out = [Put(self.queue, f.first, f.count, base, f.parcel) for f in islice(self.flights, self._sent, last)]
-        self._sent = last
+        self._sent, self._doubt = last, True
         return out
 
     def confirmed(self, confirm: Confirm) -> list[Stored]:
@@ -88,18 +91,29 @@ class ProducerStream:
             self._sent = max(0, self._sent - 1)
             events.append(Stored(flight.ticket, confirm.qseq + flight.first - confirm.first, confirm.durability))
         if events:
-            self._alone = False
+            self._alone, self._doubt = False, bool(self.flights)
         return events
 
-    def refused(self, refused: Refused, now: float) -> Rejected | None:
+    def refused(self, refused: Refused, now: float) -> Rejected | Postponed | None:
         if not self.flights or self.flights[0].first != refused.first:
             return None  # not about the base batch: it says nothing about ours
+        self._doubt = False
         if refused.code in OFFER_AGAIN:
             self._restart(now + max(RETRY_SECONDS_MIN, refused.retry_after))
-            return None
+            return Postponed(self.queue) if refused.code == Code.STOPPING else None
         flight = self._pop()
         self._restart(-inf)
         return Rejected(flight.ticket, refused.code, refused.retry_after, refused.text)
+
+    def take_back(self) -> list[Flight]:
+        """Rule 4: all that is under way, for somebody else; nothing while some of it is in doubt."""
+        if self._doubt:
+            return []
+        flights = [*self.flights]
+        self.flights.clear()  # their numbers are passed over: the next PUT has a higher base
+        self._bytes = 0
+        self._restart(-inf)
+        return flights
 
     def _pop(self) -> Flight:
         flight = self.flights.popleft()
