@@ -21,7 +21,7 @@ async def test_consume_acks_on_success_and_ends_when_idle(node: zmqkit.Node) -> 
     async with fresh_queue(node) as q:
         await q.put_many(range(100))
         bodies = []
-        async for d in q.consume(idle=0.2):
+        async for d in q.consume(idle=1.5):
             async with d:
                 bodies.append(d.body)
         assert bodies == list(range(100)) and await held(q) == (0, 0)
@@ -74,7 +74,7 @@ async def test_a_batch_acks_together_and_fails_apart(node: zmqkit.Node) -> None:
     async with fresh_queue(node) as q:
         await q.put_many(range(10))
         sizes, failed = [], False
-        async for b in q.consume_many(10, credit=10, idle=0.3):
+        async for b in q.consume_many(10, credit=10, idle=1.5):
             sizes.append(len(b))
             try:
                 async with b:
@@ -272,7 +272,7 @@ async def test_work_runs_so_many_tasks_at_once(node: zmqkit.Node) -> None:
             await barrier.wait()
 
         async with asyncio.timeout(SOON):
-            await q.work(handle, threads=5, credit=5, idle=0.2)
+            await q.work(handle, threads=5, credit=5, idle=1.5)
         assert await held(q) == (0, 0)
 
 

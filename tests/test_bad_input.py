@@ -24,7 +24,7 @@ from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Parcel
 from zmqkit.reactor import Reactor
 
-SERVED_SECONDS = 1.0
+SERVED_SECONDS = 5.0  # a confirm waits no longer, on a machine that may be busy with more than this
 C = TypeVar("C")
 
 

@@ -114,9 +114,11 @@ def test_a_get_and_a_loop_share_a_queue(q: zmqkit.Queue[Any]) -> None:
 def test_a_loop_gives_every_message_once_in_order(q: zmqkit.Queue[Any], credit: Any) -> None:
     q.put_many(range(500))
     found = []
-    for d in q.consume(credit=credit, idle=0.3):
+    for d in q.consume(credit=credit, idle=SOON):
         with d:
             found.append(d.body)
+        if len(found) == 500:
+            break
     assert found == list(range(500))
     eventually(lambda: held(q) == (0, 0))
 
@@ -206,7 +208,7 @@ def test_auto_hoards_nothing_behind_a_slow_handler(q: zmqkit.Queue[Any]) -> None
 
 def test_auto_takes_more_as_work_goes_fast(q: zmqkit.Queue[Any]) -> None:
     q.put_many(range(100_000))
-    with q.consume(idle=0.3) as consumer:
+    with q.consume(idle=SOON) as consumer:
         for d in consumer:
             with d:
                 if q._inbox.state.window > 100:
@@ -259,12 +261,14 @@ def test_idle_ends_a_loop(q: zmqkit.Queue[Any]) -> None:
 
 def test_threads_may_share_a_loop(q: zmqkit.Queue[Any]) -> None:
     q.put_many(range(5000))
-    consumer, found = q.consume(idle=0.5), []
+    consumer, found = q.consume(idle=SOON), []
 
     def take() -> None:
         for d in consumer:
             with d:
                 found.append(d.body)
+            if len(found) == 5000:
+                consumer.stop()
 
     threads = [in_thread(take) for _ in range(4)]
     for thread in threads:
@@ -276,10 +280,12 @@ def test_batches_are_of_at_most_n_and_of_all_messages(q: zmqkit.Queue[Any]) -> N
     q.put_many(range(3000))
     found: list[Any] = []
     sizes = set()
-    for batch in q.consume_many(100, idle=0.3):
+    for batch in q.consume_many(100, idle=SOON):
         with batch:
             sizes.add(len(batch))
             found += batch.bodies
+        if len(found) == 3000:
+            break
     assert found == list(range(3000)) and max(sizes) <= 100
     eventually(lambda: held(q) == (0, 0))
 
@@ -350,7 +356,7 @@ class Email:
 def test_what_is_not_of_the_type_goes_to_the_dead_letters_with_a_reason(mq: zmqkit.Client) -> None:
     raw, typed = mq.queue("mixed"), mq.queue("mixed", type=Email)
     raw.put_many([{"to": "ada"}, {"to": 1}, "rubbish", {"to": "bob"}])
-    assert [d.body for d in typed.consume(idle=0.3) if not d.ack()] == [Email("ada"), Email("bob")]  # type: ignore[func-returns-value]
+    assert [d.body for d in typed.consume(idle=1.5) if not d.ack()] == [Email("ada"), Email("bob")]  # type: ignore[func-returns-value]
     eventually(lambda: raw.info().dead == 2)
     assert [letter.body for letter in raw.dead.list()] == [{"to": 1}, "rubbish"]
     assert "not a Email" in raw.dead.list()[0].reason

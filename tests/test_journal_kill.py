@@ -124,5 +124,6 @@ def test_a_killed_process_loses_nothing_it_reported(fast_path: Path) -> None:
 
 
 @pytest.mark.gate
+@pytest.mark.timeout(600)
 def test_a_killed_process_loses_nothing_it_reported_in_2000_rounds(fast_path: Path) -> None:
     rounds(fast_path, 2000)

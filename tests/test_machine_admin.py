@@ -30,6 +30,17 @@ def test_what_an_ask_changes_is_durable_before_it_is_told() -> None:
     assert bench.order(peer) == ["WELCOME", "TOLD"]
 
 
+def test_what_holds_already_is_told_when_it_is_durable() -> None:
+    bench = Bench()
+    first, second = bench.connect("p"), bench.connect("q")
+    bench.auto_sync = False
+    for peer in (first, second):  # nothing is left to do for the second, but what it is told must survive as well
+        bench.say(peer, wire.Ask(1, 1, "declare", {"queue": "q", "policy": {"max_attempts": 3}}))
+    assert bench.order(second) == ["WELCOME"]
+    bench.sync()
+    assert bench.order(first) == bench.order(second) == ["WELCOME", "TOLD"]
+
+
 def test_pause_and_policy_survive_a_restart_and_a_checkpoint() -> None:
     bench = Bench()
     peer = bench.connect("p")

@@ -146,7 +146,8 @@ def test_a_worker_that_is_silent_for_three_beats_gets_nothing_more() -> None:
     with PirateQueue(beat_seconds=SHORT) as queue, Raw(queue.backend, identity=b"silent") as silent, Raw(queue.frontend) as client:
         silent.send(ppworker.READY)
         queue.seen("ready", b"silent")
-        assert silent.heard(6 * SHORT) is None
+        while (frames := silent.heard(6 * SHORT)) is not None:  # one beat, if the queue was late to hear READY
+            assert frames == [ppworker.HEARTBEAT]
         client.send(b"", b"body")
         assert silent.heard(QUICK) is None
         silent.send(ppworker.HEARTBEAT)  # and until somebody is ready again the request has waited at the frontend

@@ -54,11 +54,16 @@ class Roles:
     def begin(self, role: str, endpoint: str = "-") -> tuple[subprocess.Popen[str], list[str]]:
         """The same, with the process, whose result is awaited later."""
         process = self.start(role, endpoint)
+        return process, self.heard(process, role)
+
+    @staticmethod
+    def heard(process: subprocess.Popen[str], role: str) -> list[str]:
+        """Wait until it is ready; what it says with that. Raises ClickException."""
         assert process.stdout
         words = first_line(process, process.stdout).split()
         if words[:1] != ["ready"]:
-            raise click.ClickException(f"the {role} process did not start")
-        return process, words[1:]
+            raise click.ClickException(f"the {role} process ended early")
+        return words[1:]
 
     def result(self, role: str, endpoint: str = "-") -> Result:
         """Start a role and wait for what it has to tell at its end. Raises ClickException."""

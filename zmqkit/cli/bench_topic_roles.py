@@ -148,7 +148,7 @@ def _evenly(keys: list[str], size: int, over: threading.Event, seconds: Counter[
 
 
 def join(endpoint: str, messages: int, size: int, keys: int, subscribers: int) -> Result:
-    """Wait for SIGUSR1, join, and compare what it got with what there was at that number."""
+    """At SIGUSR1 join; at the next one compare what it has by then with what there was at that number."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # before there are threads, so that none of them gets it
     with zmqkit.connect(endpoint) as mq:
         mq.topics()  # the link is up
@@ -157,7 +157,10 @@ def join(endpoint: str, messages: int, size: int, keys: int, subscribers: int) -
         begin = CLOCK()
         sub = mq.topic(TOPIC).subscribe()
         complete = sub.wait_ready(LOADED_SECONDS_MAX)
-        seconds, before = (CLOCK() - begin) / 1e9, sub.seq
+        seconds = (CLOCK() - begin) / 1e9
+        ready()
+        signal.sigwait([signal.SIGUSR1])
+        before = sub.seq
         state = sub.state.copy()
         sub.close()
     # The value of the newest update says of which moment the copy is; the link may have brought more since `seq` was read.

@@ -44,6 +44,7 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peek after": (lambda v: type(v) is int and v >= 0, "a whole number of at least 0"),  # a message; of `list` it is a name
 }
 OPTIONAL = ("seqs", "after")
+LOOKS = {"info", "list", "peek", "dead_list", "topic_info", "topic_list"}  # verbs that tell what there is, and promise nothing
 
 
 class Admin:
@@ -72,8 +73,9 @@ class Admin:
             self._publishing.flush()
             before = core.last
             result = self._answer(command) if not asks.full else _error(Code.QUOTA, "too many questions: say which answers you have")
-            entry = Entry(result, core.last if core.last > before else 0)
-            if entry.after:  # the bodies of a look may be gone when it is asked again; and looking changes nothing
+            # What changes nothing because it holds already is told when that is durable: somebody may have said it just now.
+            entry = Entry(result, 0 if command.verb in LOOKS or "error" in result else core.last)
+            if core.last > before:  # the bodies of a look may be gone when it is asked again; and looking changes nothing
                 asks.keep(command.number, *entry)
         core.send(client.peer, Told(command.number, entry.result), entry.after)
 
