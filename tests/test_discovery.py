@@ -142,9 +142,11 @@ def test_a_node_that_was_killed_and_restarts_at_another_port_is_the_same_and_has
 def test_two_that_claim_one_name_are_both_announced() -> None:
     text, service = Text("twin", "", new_node()), new_service()
     other = Text("twin", "", text.node[:8] + new_node()[8:])  # with the same eight digits in its instance's name
-    with Watch(service=service) as watch, announced(text, service), announced(other, service, "tcp://127.0.0.1:4712"):
-        found = watch.until(lambda found: len(found) == 2 and found)
-        assert found[text.node].endpoint != found[other.node].endpoint
+    with Watch(service=service) as watch, announced(text, service):
+        watch.until(lambda found: text.node in found)
+        with announced(other, service, "tcp://127.0.0.1:4712"):
+            found = watch.until(lambda found: len(found) == 2 and found)
+            assert found[text.node].endpoint != found[other.node].endpoint
 
 
 def test_one_that_closes_before_it_was_announced_is_never_found() -> None:

@@ -17,6 +17,7 @@ from keys_world import ODD, Knocking, Prepare, made, rights, shows
 
 import zmqkit
 from zmqkit import framing, gate, sockets, wire
+from zmqkit.handles.waiting import run
 from zmqkit.machines.node import NodeMachine
 from zmqkit.monitors import NEVER_UP, NO_KEY, NOT_TRUSTED, WANTS_KEYS, WANTS_NONE, Reasons
 from zmqkit.rights import ANYBODY
@@ -49,10 +50,10 @@ def told(endpoint: str, keys: str | None, *reasons: str) -> str:
     """What one who is not let in is told, once it is for one of these reasons."""
     mq = zmqkit.connect(endpoint, keys=keys, lazy=True)
     try:
-        mq._session.begin()
+        mq._nodes.begin()
         eventually(lambda: mq._session.reason in reasons)
         with pytest.raises(zmqkit.Unreachable) as refused:
-            mq._session.wait_up(0.0)
+            run(mq._nodes.rising(0.0))
         return str(refused.value)
     finally:
         mq._close(0.0)
@@ -207,7 +208,7 @@ def test_a_client_of_several_nodes_expects_of_each_its_own_key(tmp_path: Path) -
             nodes.append(zmqkit.Node("tcp://127.0.0.1:0", keys=keys.path, name=name))
             mine.pin(nodes[-1].endpoint, keys.pair.public)
         with zmqkit.connect(*[node.endpoint for node in nodes], keys=mine.path) as mq:
-            eventually(lambda: all(session.is_up for session in mq._calls.route.sessions))
+            eventually(lambda: all(session.is_up for session in mq._nodes.sessions))
     finally:
         for node in nodes:
             node.close()

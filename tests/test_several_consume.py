@@ -62,6 +62,7 @@ def test_nothing_waits_behind_slow_handlers_whichever_node_their_message_came_fr
         consumer = mq.queue("q").consume()
         d = next(consumer)
         leased = lambda: sorted(site.node.queue("q").info().leased for site in sites)  # noqa: E731
+        eventually(lambda: leased()[0] >= 1)  # one ahead at each
         eventually(lambda: leased() == [0, 1])
         d.ack()
         assert next(consumer).attempt == 1

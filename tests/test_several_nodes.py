@@ -55,6 +55,19 @@ def test_connect_waits_for_a_node_up_to_its_timeout(sites: list[Site]) -> None:
         zmqkit.Client([], 0.05, False, True)
 
 
+def test_connect_knows_of_each_node_whether_it_is_up(sites: list[Site]) -> None:
+    """Else who asks all, or gets what is there, would not ask the one that answers a moment later."""
+    thaw = freeze(sites[1].node)  # type: ignore[arg-type]
+    timer = threading.Timer(0.1, thaw)
+    timer.start()
+    with zmqkit.connect(*[site.endpoint for site in sites]) as mq:
+        assert [info.up for info in mq.nodes()] == [True, True]
+    thaw = freeze(sites[1].node)  # type: ignore[arg-type]
+    with zmqkit.connect(*[site.endpoint for site in sites]) as mq:  # but waits for no one for ever
+        assert [info.up for info in mq.nodes()] == [True, False]
+        thaw()
+
+
 def test_a_client_of_no_node_closes_and_ends_what_waits() -> None:
     mq = zmqkit.Client([], None, True, True)
     future = mq.call_soon("s", 1)
@@ -211,6 +224,9 @@ def test_a_removed_node_that_comes_back_is_the_same_one_and_answers_what_was_in_
             assert again is session and future.result(SOON).node == a.id
             assert {(info.name, info.node) for info in mq.nodes()} == {("first", a.id), ("", b.id)}
             assert a.bodies("q") == [1]
+            d = mq.queue("q").get(timeout=SOON)
+            assert d is not None and d.node == a.id
+            d.ack(wait=True)
 
 
 def test_the_last_node_may_be_removed_and_another_one_come(sites: list[Site]) -> None:

@@ -191,7 +191,7 @@ class Client(Peer):
 
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None) -> None:
+    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None = None) -> None:
         for endpoint in endpoints:
             check_address(str(endpoint))
         self.endpoints = list(dict.fromkeys(endpoints))
