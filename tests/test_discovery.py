@@ -101,9 +101,9 @@ def test_a_node_in_asyncio_announces_and_discovers_too() -> None:
 
 def test_a_node_that_was_killed_ends_with_its_life_and_one_that_lives_does_not(tmp_path: Path) -> None:
     dies, lives = new_node(), new_node()
-    with Watch() as watch, process(tmp_path / "lives", lives, life=3):
+    with Watch() as watch, process(tmp_path / "lives", lives, life=6):
         watch.until(named(lives))
-        with process(tmp_path / "dies", dies, life=3) as (node, _):
+        with process(tmp_path / "dies", dies, life=6) as (node, _):
             watch.until(named(dies))
             node.send_signal(signal.SIGKILL)
             vanished: list[int] = []
