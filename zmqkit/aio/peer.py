@@ -246,14 +246,14 @@ class Client(Peer):
 
 
 def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool = False, spread: bool = False,
-            keys: str | None = None) -> Client:  # fmt: skip
+            keys: str | None = None, mdns_interface: str | None = None) -> Client:  # fmt: skip
     """A client of the node at that endpoint (else $ZMQKIT_ENDPOINT, else tcp://127.0.0.1:5555): `async with` it, or `await` it.
 
     That raises Unreachable if no node answers within `timeout` seconds. `lazy` connects at first use instead. A link that is
-    lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints, and keys, as in `zmqkit.connect`.
+    lost later is mended for ever; calls wait meanwhile, inside their timeouts. Several endpoints, keys and mdns: as in `zmqkit.connect`.
     """
     limit = patience(timeout)
-    return Client(made(endpoints, limit, lazy=True, spread=spread, keys=keys), limit, lazy)
+    return Client(made(endpoints, limit, lazy=True, spread=spread, keys=keys, interface=mdns_interface), limit, lazy)
 
 
 async def discover(timeout: Duration = 2.0, interface: str | None = None) -> list[Found]:

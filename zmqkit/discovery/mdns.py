@@ -33,12 +33,16 @@ class Mdns:
 
     def close(self) -> None:
         """What was announced is withdrawn. May be called twice, and does nothing in a forked child, where no thread lives on."""
+        self.end()
+        self._thread.join(CLOSE_SECONDS_MAX)
+
+    def end(self) -> None:
+        """The same, and does not wait for it."""
         if not self._thread.is_alive():
             return
         self._begun.wait()
         with contextlib.suppress(RuntimeError):  # its loop has just ended
             self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(CLOSE_SECONDS_MAX)
 
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

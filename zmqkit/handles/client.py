@@ -12,6 +12,8 @@ from zmqkit.handles.answers import CallFuture, Waiter
 from zmqkit.handles.calling import CALL_SECONDS, RETRIES, Calls
 from zmqkit.handles.crew import Crew, Service
 from zmqkit.handles.durations import Duration, patience, seconds
+from zmqkit.handles.finder import Finder
+from zmqkit.handles.finding import is_mdns
 from zmqkit.handles.hand import Credit
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.producer import Headers
@@ -187,22 +189,29 @@ class Peer:
 
 
 class Client(Peer):
-    """Made by `connect`. Without endpoints it begins with no node, and whoever finds some adds them to `_nodes`."""
+    """Made by `connect`."""
 
     aio: AsyncClient  # its twin for asyncio, on the same link; set by zmqkit.aio
 
-    def __init__(self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None = None) -> None:
-        for endpoint in endpoints:
-            check_address(str(endpoint))
+    def __init__(
+        self, endpoints: Sequence[str], timeout: float | None, lazy: bool, spread: bool, keys: Keys | None = None,
+        interface: str | None = None,
+    ) -> None:  # fmt: skip
         self.endpoints = list(dict.fromkeys(endpoints))
-        self._nodes = Nodes(Reactor("zmqkit-client"), len(self.endpoints) == 1, spread)
-        self._calls = Calls(self._nodes)
-        for endpoint in self.endpoints:
-            self._nodes.add(endpoint, keys=keys.link(endpoint) if keys else None)
+        finds = len(self.endpoints) == 1 and is_mdns(self.endpoints[0])
+        self._nodes = nodes = Nodes(Reactor("zmqkit-client"), len(self.endpoints) == 1 and not finds, spread or finds)
+        self._calls = Calls(nodes)
+        if finds:
+            nodes.nowhere.name = self.endpoint
+            nodes.finder = Finder(nodes, self.endpoint, keys, interface)
+        else:
+            for endpoint in self.endpoints:
+                check_address(str(endpoint))
+                nodes.add(endpoint, keys=keys.link(endpoint) if keys else None)
         if not lazy:
-            self._nodes.begin()
+            nodes.begin()
             try:
-                run(self._nodes.rising(timeout))
+                run(nodes.rising(timeout))
             except BaseException:
                 self._close(0.0)
                 raise

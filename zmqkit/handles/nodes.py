@@ -28,6 +28,7 @@ from zmqkit.reactor import Reactor, now
 
 if TYPE_CHECKING:
     from zmqkit.handles.crew import Crew
+    from zmqkit.handles.finder import Finder
     from zmqkit.handles.intake import Intake
     from zmqkit.security import LinkKeys
 
@@ -52,6 +53,7 @@ class Nodes(Shared):
         self.started = False
         self._joins: list[Callable[[Session], bool]] = []  # what else wants to know of new nodes, until it says False
         self._watches = Watches()
+        self.finder: Finder | None = None  # of mdns: it adds, moves and removes
         self.nowhere = Session(self, "")  # never up: there calls wait while there is no node at all
         self.nowhere.reason = "no node was found"
         _all.add(self)
@@ -66,6 +68,8 @@ class Nodes(Shared):
             for session in self._everyone():
                 self._start(session)
             self.reactor.start()
+            if self.finder is not None:
+                self.finder.begin()
             self.halted = self.error is not None
 
     @property
@@ -84,8 +88,11 @@ class Nodes(Shared):
         sessions = self.sessions
         if len(sessions) == 1:
             return unreachable(sessions[0].endpoint, sessions[0].reason, sessions[0].keys)
+        if not sessions:
+            todo = "start one with `zmqkit broker --announce`; `zmqkit ls` shows who is there" if self.finder is not None else ""
+            return Unreachable(self.nowhere.name, self.nowhere.reason, todo)
         reasons = "; ".join(f"{session.endpoint}: {session.reason}" for session in sessions)
-        return Unreachable(", ".join(str(session.endpoint) for session in sessions) or "any node", reasons or "none was found")
+        return Unreachable(", ".join(str(session.endpoint) for session in sessions), reasons)
 
     def why(self) -> str:
         if len(self.sessions) == 1:
@@ -116,6 +123,8 @@ class Nodes(Shared):
             return
         self.stop()
         self.halted, self.error = True, Closed("closed: make a new one")
+        if self.finder is not None:
+            self.finder.end()
         everyone = self._everyone()
         for session in everyone:
             session.error, session.part_by = self.error, now() + timeout
@@ -203,6 +212,8 @@ class Nodes(Shared):
         self.message_bytes = min([other.message_bytes for other in self.sessions], default=PARCEL_BYTES_MAX)
         if session.leaving:
             return
+        if self.finder is not None:
+            self.finder.up(session)
         self.up.set()
         self._watches.tell("up", session.info)
         if self.single:
@@ -219,6 +230,8 @@ class Nodes(Shared):
         self._see_tried()
         if was_up:
             self._watches.tell("down", session.info)
+        if self.finder is not None:
+            self.finder.down(session)
         if not any(other.is_up for other in self.sessions):
             self.up.clear()
         self._flee(session)
@@ -299,6 +312,8 @@ class Nodes(Shared):
             return
         self.fail(reason)
         self._watches.end()
+        if self.finder is not None:
+            self.finder.end()
         self.up.set()
         self.tried.set()
         self.reactor.turn_ends.append(self.ended.set)  # once the reactor has put everything away

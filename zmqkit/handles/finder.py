@@ -1,0 +1,127 @@
+"""What mDNS finds becomes a client's nodes: who comes is connected to, who goes is left.
+
+Rule 1  A record is a hint. With keys only a node is connected to whose announced key is known, and its link is held to that key; without
+        keys only one that asks for none.
+Rule 2  A link that lives is kept, whatever records say. Once it ends, they count.
+Rule 3  A node that turns out to be another one than was announced is left: it has a record of its own, or wants none.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from zmqkit.discovery.found import Found
+from zmqkit.errors import Closed
+from zmqkit.handles.finding import Follower
+from zmqkit.handles.nodes import Nodes
+from zmqkit.handles.session import Session
+from zmqkit.security import Keys, LinkKeys
+
+if TYPE_CHECKING:
+    from zmqkit.discovery.browser import Browser
+
+TOLD_MAX = 1000  # nodes that were passed over, and said to be: names come from outside
+
+log = logging.getLogger("zmqkit.discovery")
+
+
+class Finder:
+    """Of a client of `endpoint`, which is mdns: or mdns:NAME."""
+
+    def __init__(self, nodes: Nodes, endpoint: str, keys: Keys | None, interface: str | None) -> None:
+        self._nodes, self._keys, self._interface = nodes, keys, interface
+        self._follower = Follower(endpoint, self._allowed, self._come, self._moved, self._gone)
+        self._sessions: dict[str, Session] = {}  # by the id that was announced
+        self._missed: set[str] = set()  # of these: nobody announces them any more, but their links live
+        self._told: set[str] = set()
+        self._browser: Browser | None = None
+
+    def begin(self) -> None:
+        from zmqkit.discovery.browser import Browser  # zeroconf takes its time, and most clients never look for anybody
+
+        self._browser = Browser(self._changed, self._interface)
+
+    def end(self) -> None:
+        """Look no more. Does not wait for that."""
+        if self._browser is not None:
+            self._browser.end()
+
+    def _changed(self, found: tuple[Found, ...]) -> None:
+        """On the browser's thread."""
+        with suppress(Closed):
+            self._nodes.reactor.call(lambda moment: self._see(found))
+
+    # -- on the I/O thread ----------------------------------------------------------------------------------------------
+
+    def _see(self, found: tuple[Found, ...]) -> None:
+        with suppress(Closed):
+            self._follower.see(found)
+        if self._browser is not None:
+            self._browser.hold(self._sessions)
+
+    def up(self, session: Session) -> None:
+        """It was reached."""
+        announced = next((node for node, known in self._sessions.items() if known is session), session.node)
+        if announced != session.node:
+            log.warning("at %s is another node than was announced there: it is left", session.endpoint)
+            self._leave(announced)
+
+    def down(self, session: Session) -> None:
+        """Its link has ended."""
+        for node in [node for node in self._missed if self._sessions[node] is session]:
+            self._leave(node)
+
+    def _come(self, found: Found) -> None:
+        self._missed.discard(found.node)
+        self._sessions[found.node] = self._nodes.add(found.endpoint, found.name, found.node, self._link(found))
+
+    def _moved(self, found: Found) -> None:
+        session = self._sessions.get(found.node)
+        if session is None:  # it was left
+            self._come(found)
+        else:
+            session.name = found.name
+            self._nodes.move(session, found.endpoint, self._link(found))
+
+    def _gone(self, node: str) -> None:
+        session = self._sessions.get(node)
+        if session is None:
+            return
+        if session.is_up:
+            self._missed.add(node)
+        else:
+            self._leave(node)
+
+    def _leave(self, node: str) -> None:
+        self._missed.discard(node)
+        session = self._sessions.pop(node)
+        self._nodes.reactor.call(lambda moment: self._nodes.remove(session))  # perhaps one of its own events is being handled
+
+    # -- trust ----------------------------------------------------------------------------------------------------------
+
+    def _allowed(self, found: Found) -> bool:
+        """Rule 1."""
+        if self._keys is None:
+            known, todo = not found.fingerprint, "connect with keys=DIR (--keys DIR)"
+        else:
+            known = bool(found.fingerprint) and self._keys.trusted(found.fingerprint)
+            todo = "compare that with `zmqkit keys show` there, and run `zmqkit keys trust 'KEY' --node NAME` here"
+            if not found.fingerprint:
+                todo = "start it with --keys DIR, or connect without keys if you trust everybody in between"
+        if not known:
+            key = f"key {found.fingerprint}" if found.fingerprint else "no key"
+            text = f"{found.name} at {found.endpoint} was found, with {key}: {todo}"
+            self._nodes.nowhere.reason = text
+            if text not in self._told and len(self._told) < TOLD_MAX:
+                self._told.add(text)
+                log.warning("%s", text)
+        return known
+
+    def _link(self, found: Found) -> LinkKeys | None:
+        if self._keys is None:
+            return None
+        key = self._keys.key_of(found.fingerprint)
+        assert key is not None, "it is allowed"
+        return LinkKeys(self._keys.pair, key)
