@@ -22,7 +22,7 @@ from mdns_world import LOOPBACK, Voice, Watch, honest_text, new_node, new_servic
 
 import zmqkit
 from zmqkit.cli.main import zmqkit as command
-from zmqkit.discovery import announcement, mdns
+from zmqkit.discovery import announcement, mdns, table
 from zmqkit.discovery.announcement import Announcement
 from zmqkit.discovery.browser import Browser
 from zmqkit.discovery.found import Found, Text, label
@@ -99,21 +99,28 @@ def test_a_node_in_asyncio_announces_and_discovers_too() -> None:
         watch.until(lambda found: not named(name)(found))
 
 
-def test_a_node_that_was_killed_ends_with_its_life_and_one_that_lives_does_not(tmp_path: Path) -> None:
-    dies, lives = new_node(), new_node()
-    with Watch() as watch, process(tmp_path / "lives", lives, life=6):
-        watch.until(named(lives))
-        with process(tmp_path / "dies", dies, life=6) as (node, _):
-            watch.until(named(dies))
-            node.send_signal(signal.SIGKILL)
-            vanished: list[int] = []
+def test_a_node_that_was_killed_ends_with_its_life(tmp_path: Path) -> None:
+    name = new_node()
+    with Watch() as watch, process(tmp_path, name, life=3) as (node, _):
+        watch.until(named(name))
+        node.send_signal(signal.SIGKILL)
+        watch.until(lambda found: not named(name)(found))
 
-            def ended(found: dict[str, Found]) -> bool:
-                vanished.append(not named(lives)(found))
-                return not named(dies)(found)
 
-            watch.until(ended)
-            assert not any(vanished)  # though it has been here for longer: it was asked, and answered
+def test_a_node_that_lives_is_asked_in_time_and_its_answer_gives_all_of_it_a_new_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "REFRESHED_AFTER", (0.02,))  # of 120 s
+    text, service = Text("lives", "", new_node()), new_service()
+    with Watch(service=service) as watch, announced(text, service):
+        watch.until(lambda found: text.node in found)
+
+        def ends() -> float:
+            """When it would, if nothing were heard of it any more."""
+            entries, servers = watch.browser._table._entries, watch.browser._table._servers
+            return min(min(entry.until, max(until for _, until in servers[entry.server].values())) for entry in entries.values())
+
+        # It announces itself three times within half a second; what comes two seconds later is an answer.
+        first = ends()
+        eventually(lambda: ends() > first + 2.0)
 
 
 def test_a_node_that_was_killed_and_restarts_at_another_port_is_the_same_and_has_moved(tmp_path: Path) -> None:
