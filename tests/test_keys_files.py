@@ -183,14 +183,14 @@ def test_new_public_keys_need_no_thought_in_a_shell() -> None:
 def test_trusting_again_gives_other_rights_and_what_people_wrote_stays(tmp_path: Path) -> None:
     keys = made(tmp_path, "keys")
     trusted = Path(keys.path, "trusted")
-    trusted.write_text(f"# our people\n{OTHER} bob consume:*\n")
+    trusted.write_text(f"# our people\u2028{OWN} evil all\n{OTHER} bob consume:*\n", encoding="utf-8")
     keys.trust(KEY, rights("ada", "all"))
     keys.trust(KEY, rights("ada", "publish:x"))
-    assert trusted.read_text() == f"# our people\n{OTHER} bob consume:*\n{KEY} ada publish:x\n"
+    assert trusted.read_text() == f"# our people\u2028{OWN} evil all\n{OTHER} bob consume:*\n{KEY} ada publish:x\n"
     assert trusted.stat().st_mode & 0o777 == 0o600
     keys = Keys(keys.path)
     keys.forget(*keys.lines("bob"))
-    assert trusted.read_text() == f"# our people\n{KEY} ada publish:x\n"
+    assert OWN not in keys.users and trusted.read_text() == f"# our people\u2028{OWN} evil all\n{KEY} ada publish:x\n"
     assert sorted(path.name for path in trusted.parent.iterdir()) == ["key.public", "key.secret", "known_nodes", "trusted"]
 
 

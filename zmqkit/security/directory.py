@@ -136,8 +136,9 @@ class Keys:
         """The lines of a file that `stay`, and one more. Two who change it at once do so one after the other."""
         try:
             with _opened(self.path) as directory, _locked(directory):
-                lines = [line for line in (_read(self.path, directory, name) or "").splitlines() if stays(line)]
-                text = "".join(line + "\n" for line in [*lines, *([more] if more else [])])
+                # By "\n" alone, as it is read: any other end of a line would make one of what stands behind it in a comment.
+                lines = [line for line in (_read(self.path, directory, name) or "").rstrip("\n").split("\n") if stays(line)]
+                text = "".join(line + "\n" for line in [*lines, *([more] if more else [])]).lstrip("\n")
                 if name == TRUSTED:
                     trusted.parse_trusted(text, self.pair.public)
                 else:
