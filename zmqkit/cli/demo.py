@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from zmqkit.cli.demo_calls import demo_calls
+from zmqkit.cli.demo_chat import demo_chat
+from zmqkit.cli.demo_peers import demo_peers
 from zmqkit.cli.demo_queue import demo_queue
 from zmqkit.cli.demo_topic import demo_topic
 
@@ -17,3 +19,5 @@ def demo() -> None:
 demo.add_command(demo_queue)
 demo.add_command(demo_calls)
 demo.add_command(demo_topic)
+demo.add_command(demo_peers)
+demo.add_command(demo_chat)

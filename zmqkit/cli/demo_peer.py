@@ -1,0 +1,76 @@
+"""One peer of `zmqkit demo peers`: `python -m zmqkit.cli.demo_peer TEAM NUMBER JOBS PLACE`, its own node and a worker for all of them.
+
+It is what a user would write, plus files that are still there after a kill -9: which of its jobs are confirmed, and one line
+before each execution and one behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import zmqkit
+from zmqkit.cli.demo_jobs import do
+
+QUEUE = "demo.jobs"
+LEASE_SECONDS = 10.0  # a job takes milliseconds; renewed while it runs
+PAUSE_SECONDS = 0.02  # between two jobs of one peer: work comes in while peers come and go
+
+
+class Notes:
+    """Lines that reach the kernel one by one: a kill -9 takes none of them back."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def write(self, *words: object) -> None:
+        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode())
+
+
+def peer(team: str, number: str, jobs: int, place: Path) -> None:
+    logging.basicConfig(filename=place / f"node-{number}.log", level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with (
+        zmqkit.Node("tcp://127.0.0.1:0", journal=str(place / f"journal-{number}"), name=team, announce=True) as node,
+        zmqkit.connect(f"mdns:{team}", timeout=30.0) as mq,
+    ):
+        over = threading.Event()
+        producer = threading.Thread(target=produce, args=(node, number, jobs, place, over))
+        consumer = mq.queue(QUEUE).consume(lease=LEASE_SECONDS, on_stale=lambda error: None)
+
+        def stop(signum: int, frame: object) -> None:
+            over.set()
+            consumer.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        print("ready", node.id, flush=True)
+        producer.start()
+        begun, done = Notes(place / f"begun-{number}"), Notes(place / f"done-{number}")
+        for d in consumer:
+            begun.write(d.body["job"], d.node, d.seq, d.token, f"{time.time():.6f}")
+            with contextlib.suppress(zmqkit.StaleLease), d:
+                result = do({"line": d.body["line"]})
+                done.write(d.body["job"], result["bytes"])  # first the result, then, leaving `with`, the ack
+        producer.join()
+
+
+def produce(node: zmqkit.Node, number: str, jobs: int, place: Path, over: threading.Event) -> None:
+    """Goes on where a killed predecessor's notes end; what that one had put and not noted yet is there twice."""
+    queue, confirmed = node.queue(QUEUE), place / f"confirmed-{number}"
+    known = len(confirmed.read_text().splitlines()) if confirmed.exists() else 0
+    notes = Notes(confirmed)
+    for index in range(known, jobs):
+        name = f"{number}:{index}"
+        queue.put({"job": name, "line": f"x_{index} = ({number}, {index})"}, timeout=None)
+        notes.write(name)
+        if over.wait(PAUSE_SECONDS):
+            return
+
+
+if __name__ == "__main__":
+    peer(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
