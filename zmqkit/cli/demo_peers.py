@@ -37,7 +37,7 @@ AWAY_SECONDS_MAX = 2.0  # of a killed peer
 @click.option("--seed", type=int, help="Of who is killed, and for how long.  [default: another each time]")
 @click.option("--json", "as_lines", is_flag=True, help="One JSON object instead of a table.")
 def demo_peers(count: int, jobs: int, kills: int, seed: int | None, as_lines: bool) -> None:
-    """Share work among processes that find each other by mDNS, with no broker, and kill -9 some of them at random on the way.
+    """Tokenise Python's standard library by processes that find each other by mDNS, with no broker, and kill -9 some at random on the way.
 
     Fails unless every job that was confirmed to its producer is done, and every second execution has a cause in a node's log.
     """
@@ -79,7 +79,7 @@ class Run:
 
     def _start(self, number: int) -> None:
         log = self.place / "processes.log"
-        self._peers[number] = python("zmqkit.cli.demo_peer", self._team, str(number), str(self.jobs), str(self.place), log=log)
+        self._peers[number] = python("zmqkit.cli.demo_peer", self._team, *map(str, (number, self.count, self.jobs, self.place)), log=log)
 
     def _ready(self, number: int) -> None:
         process = self._peers[number]

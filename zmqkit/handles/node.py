@@ -93,6 +93,11 @@ class Node(Peer):
             self._announcement = announced(self.name, own.pair.fingerprint if own else "", log.node.hex(), self.endpoints, mdns_interface)
 
     @property
+    def id(self) -> str:
+        """What receipts, events and discovery call this node, 32 hex digits; the same after a restart on the same journal."""
+        return self._core.identity.node.hex()
+
+    @property
     def endpoint(self) -> str:
         """The first real one, with the port that was taken where 0 was asked for; "" if there is none."""
         return self.endpoints[0] if self.endpoints else ""
