@@ -49,7 +49,7 @@ def connect_option(command: Command) -> Command:
         show_default=True,
         show_envvar=True,
         metavar="ENDPOINT",
-        help="The node to talk to.",
+        help="The node to talk to; several with commas between.",
     )(command)
 
 

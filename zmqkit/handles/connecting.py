@@ -18,7 +18,8 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     Raises Unreachable if no node answers within `timeout` seconds, and at once for what is no address. `lazy` connects at first
     use instead. A link that is lost later is mended for ever; calls wait meanwhile, inside their timeouts.
 
-    Of several endpoints calls go to the first that is up, or (`spread`) to each in turn; one that answers is enough to begin.
+    Of several endpoints (or one text with commas between) puts and calls go to the first that is up, or (`spread`) round those that are;
+    consumers take fairly from all. One that answers is enough to begin. docs/several.md has the rest.
 
     mdp://HOST:PORT and ppp://HOST:PORT are brokers of 7/MDP and 6/PPP: their services can be called, and ours offered there.
     clone://HOST:PORT is a server of 12/CHP (Clone), the port that of its snapshots: a topic can be followed there, and published into.
