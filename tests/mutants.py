@@ -104,6 +104,11 @@ RULES = [
         "        self._sent, self.retry_at = 0, at",
     ),
     Rule(
+        "R-P7", "What may be stored is not taken back from its stream to be put elsewhere.",
+        "test_client_producer.py::test_what_is_in_doubt_is_not_taken_back",
+        "machines/producer.py", "        if self._doubt:\n            return []\n", "",
+    ),
+    Rule(
         "R-P3", "A repeated confirm waits until the original record is durable.",
         PUTS + "test_a_repeated_confirm_waits_for_the_original_record",
         PUBLISHING, "        self._core.send(client.peer, confirm, after)", "        self._core.send(client.peer, confirm, 0)",

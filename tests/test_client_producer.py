@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zmqkit.machines.events import Rejected, Stored
+from zmqkit.machines.events import Postponed, Rejected, Stored
 from zmqkit.machines.producer import WINDOW_BATCHES, ProducerStream
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Code, Confirm, Kind, Refused
@@ -98,9 +98,34 @@ def test_a_refusal_of_another_than_the_base_batch_says_nothing() -> None:
 def test_where_the_policy_is_to_wait_the_same_numbers_are_offered_again_after_retry_after(answer: Refused) -> None:
     made = stream(3, 1)
     puts(made)
-    assert made.refused(answer, 10.0) is None
+    assert made.refused(answer, 10.0) == (Postponed("q") if answer.code is Code.STOPPING else None)
     assert puts(made, 10.4) == [] and made.waits_until == 10.5
     assert puts(made, 10.5) == [(1, 3, 1)]
+
+
+def test_what_a_stopping_node_refused_may_be_taken_back_and_its_numbers_are_passed_over() -> None:
+    made = stream(3, 1)
+    puts(made)
+    made.refused(refused(1, Code.STOPPING), 0.0)
+    assert [(flight.ticket, flight.count) for flight in made.take_back()] == [(0, 3), (1, 1)]
+    assert made.take_back() == [] and puts(made, 10.0) == [] and made.has_room(full=False)
+    made.offer(Parcel.of([b"\x01"]), 2)
+    assert puts(made) == [(5, 1, 5)]
+
+
+def test_what_is_in_doubt_is_not_taken_back() -> None:
+    made = stream(3, 1)
+    puts(made)
+    assert made.take_back() == []
+    made.refused(refused(1, Code.STOPPING), 0.0)
+    puts(made, 10.0)  # the first again, alone
+    made.resume()
+    assert made.take_back() == []
+    made.confirmed(Confirm("q", 1, 3, 10, "disk"))
+    assert made.take_back() == [] and puts(made) == [(4, 1, 4)]
+    made.confirmed(Confirm("q", 4, 1, 13, "disk"))
+    made.offer(Parcel.of([b"\x01"]), 2)
+    assert [flight.ticket for flight in made.take_back()] == [2]  # it never left
 
 
 def test_a_partial_batch_leaves_only_while_fewer_than_two_are_under_way() -> None:

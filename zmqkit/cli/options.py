@@ -72,7 +72,7 @@ def _endpoint_option(command: Command) -> Command:
         show_default=True,
         show_envvar=True,
         metavar="ENDPOINT",
-        help="The node to talk to.",
+        help="The node to talk to; several with commas between.",
     )(command)
 
 

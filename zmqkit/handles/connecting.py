@@ -21,11 +21,12 @@ def connect(*endpoints: str | None, timeout: Duration | None = 5.0, lazy: bool =
     Raises Unreachable if no node answers within `timeout` seconds, and at once for what is no address. `lazy` connects at first
     use instead. A link that is lost later is mended for ever; calls wait meanwhile, inside their timeouts.
 
-    Of several endpoints puts and calls go to the first that is up, or (`spread`) to each in turn; one that answers is enough to begin.
+    Of several endpoints (or one text with commas between) puts and calls go to the first that is up, or (`spread`) round those that are;
+    consumers take fairly from all. One that answers is enough to begin. docs/several.md has the rest.
 
     mdns: is every node that mDNS finds and whose key is known (without `keys`: that asks for none), mdns:NAME those of that name; they
-    come and go while the client runs, and puts and calls go to each in turn. `mdns_interface` is where to look: a name such as eth0, or an
-    address; else $ZMQKIT_MDNS_INTERFACE, else everywhere.
+    come and go while the client runs, and puts and calls go round. `mdns_interface` is where to look: a name such as eth0, or an address;
+    else $ZMQKIT_MDNS_INTERFACE, else everywhere.
 
     `keys` is a key directory (`zmqkit keys new`): the links are encrypted, this client shows the key in it, and expects of the node the key
     that is known for its endpoint there, or else the same one. Raises KeysError for a directory that cannot be used.

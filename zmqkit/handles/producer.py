@@ -283,6 +283,8 @@ class Producer:
 
     def _with_room(self, machines: Sequence[ClientMachine], full: bool) -> ClientMachine | None:
         """The next one that has room, behind the one that got the last batch."""
+        if len(machines) == 1:  # a short way, for putters wait for this lock
+            return machines[0] if machines[0].has_room(self._queue, full) else None
         for place in range(self._turn + 1, self._turn + 1 + len(machines)):
             machine = machines[place % len(machines)]
             if machine.has_room(self._queue, full):
