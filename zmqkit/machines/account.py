@@ -16,7 +16,7 @@ UNLIMITED = Limits()
 
 
 class Account:
-    __slots__ = ("_paid_until", "clients", "free", "in_flight", "limits", "owned", "rights", "user")
+    __slots__ = ("_paid_until", "clients", "free", "in_flight", "limits", "name", "owned", "rights", "user")
 
     def __init__(self, user: str | None, rights: Rights | None) -> None:
         self.user = user  # None: of clients that the log knows of, and that did not come back yet
@@ -31,10 +31,7 @@ class Account:
         self.rights = rights
         self.limits = UNLIMITED if rights is None else rights.limits
         self.free = rights is not None and rights.free  # there is nothing to ask
-
-    @property
-    def name(self) -> str:
-        return self.rights.name if self.rights is not None else ""
+        self.name = "" if rights is None else rights.name
 
     @property
     def who(self) -> str:

@@ -58,7 +58,7 @@ class Calls:
                 self.call(client, rest(command, over), forbidden)
             return
         code, text = self._refusal(caller, command, forbidden)
-        if not code and caller.account.room < command.count:
+        if not code and caller.account.in_flight + command.count > caller.account.limits.in_flight:
             room = int(caller.account.room)
             if room > 0:
                 self.call(client, command._replace(count=room, parcel=command.parcel.split(0, room)))

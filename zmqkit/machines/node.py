@@ -97,11 +97,10 @@ class NodeMachine:
             self._entitle()
         client = self._peers.get(peer)
         hears = self._hears.get(type(command))
-        if client is not None and client.account.user != user:
+        if client is not None and (account := client.account).user != user:
             self._reject(peer, "other-user", type(command).__name__)  # the link that had this routing id has ended
         elif client is not None and hears is not None:
-            why = "" if client.account.free else why_not(client.account, command)
-            if not why:
+            if account.free or not (why := why_not(account, command)):
                 hears(client, command)
             elif type(command) in self._refuses:
                 self._refuses[type(command)](client, command, why)

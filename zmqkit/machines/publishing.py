@@ -33,8 +33,7 @@ class Publishing:
 
     def put(self, client: Client, command: Put, forbidden: str = "") -> None:
         core = self._core
-        queue = self._known(command.queue) if forbidden else self._made(client, command.queue)
-        stream = client.streams.get(queue.number) if queue and forbidden else core.stream(client, queue) if queue else None
+        queue, stream = self._known(client, command.queue) if forbidden else self._made(client, command.queue)
         if queue is None or stream is None:
             code, why = (Code.FORBIDDEN, forbidden) if forbidden else (Code.QUOTA, core.no_room(client.account))
             self._refuse(client, command, None, code, why)
@@ -53,13 +52,17 @@ class Publishing:
         else:
             self._take(client, queue, stream, command)
 
-    def _known(self, name: str) -> Queue | Topic | None:
+    def _known(self, client: Client, name: str) -> tuple[Queue | Topic | None, Stream | None]:
+        """What was published into, if anything was."""
         hosted = self._topics.hosted.get(name)
-        return hosted.topic if hosted is not None else self._core.queues.get(name)
+        queue = hosted.topic if hosted is not None else self._core.queues.get(name)
+        return queue, client.streams.get(queue.number) if queue is not None else None
 
-    def _made(self, client: Client, name: str) -> Queue | Topic | None:
-        """At its first use. None: there are too many."""
-        return self._topics.topic(name, client.account) if name[0] == TOPIC_MARK else self._core.queue(name, client.account)
+    def _made(self, client: Client, name: str) -> tuple[Queue | Topic | None, Stream | None]:
+        """What comes into being at its first use. None: there are too many."""
+        core, account = self._core, client.account
+        queue: Queue | Topic | None = self._topics.topic(name, account) if name[0] == TOPIC_MARK else core.queue(name, account)
+        return queue, core.stream(client, queue) if queue is not None else None
 
     def _repeat(self, client: Client, queue: Queue | Topic, stream: Stream, command: Put) -> None:
         self.flush()
