@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from zmqkit.wire import SERVICE_MARK
 
 Function = Callable[[Any], Any]
 EVERYBODY = 2**32
+
+log = logging.getLogger("zmqkit.work")
 
 
 class Service:
@@ -48,6 +51,7 @@ class Handlers(Protocol):
     count: int
     credit: Credit
     demands: dict[str, Demand]  # by service
+    error: Error | None  # why the node ended it
 
     def stop(self) -> None: ...
 
@@ -122,8 +126,21 @@ class Crew:
             inbox = known[1]
             inbox.service = None
             for pool in self._pools:
-                inbox.end(pool.demands.pop(service.name))
+                if service.name in pool.demands:  # else the node has ended it
+                    inbox.end(pool.demands.pop(service.name))
             inbox.restate()
+
+    def bar(self, inbox: Requests, error: Error) -> None:
+        """The node lets this client not serve that name. Who served nothing else ends. On the I/O thread."""
+        log.warning("%s", error)
+        with self._lock:
+            for pool in list(self._pools):
+                demand = pool.demands.pop(inbox.name, None)
+                if demand is not None:
+                    inbox.end(demand)
+                    if not pool.demands:
+                        pool.error = error
+                        pool.stop()
 
     def join(self, pool: Handlers) -> None:
         """From now on these handlers serve all there is, and what comes."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from zmqkit.handles.hand import Part
-from zmqkit.handles.inbox import Convert, D, Inbox, News
+from zmqkit.errors import fresh
+from zmqkit.handles.hand import News, Part
+from zmqkit.handles.inbox import Convert, D, Inbox
 from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.reactor import now
 from zmqkit.wire import BackKind
@@ -55,6 +56,7 @@ def _seek(inbox: Inbox, count: int, timeout: float | None, probe: bool, look: Ca
     deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
     question = Reply()
     with inbox.changed:
+        bars = inbox.bars
         inbox.waiting += count
         if probe:
             inbox.probes[question] = None
@@ -63,6 +65,8 @@ def _seek(inbox: Inbox, count: int, timeout: float | None, probe: bool, look: Ca
         while (deadline is None or now() < deadline) and not (timeout == 0 and (question.happened or not session.is_up)):
             yield News(inbox, seen), None if deadline is None else max(0.0, deadline - now())
             session.admit()
+            if inbox.bars != bars:
+                raise fresh(inbox.barred)
             seen = inbox.news
             found = look(question.happened)
             if found is not None:
@@ -70,6 +74,7 @@ def _seek(inbox: Inbox, count: int, timeout: float | None, probe: bool, look: Ca
         return look(True)
     finally:
         with inbox.changed:
-            inbox.waiting -= count
+            if inbox.bars == bars:  # else nobody is said to wait any more
+                inbox.waiting -= count
             inbox.probes.pop(question, None)
         inbox.restate()

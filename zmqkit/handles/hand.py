@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from zmqkit import codec
-from zmqkit.handles.waiting import Reply
+from zmqkit.errors import Error
+from zmqkit.handles.waiting import Listener, Reply
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.parcel import Parcel
 from zmqkit.wire import Verdict
@@ -18,14 +19,37 @@ Credit = int | Literal["auto"]
 Part = tuple["Hand", int, int]  # first and count of a lease's messages
 
 
+class News:
+    """Something in this inbox that came after `seen`."""
+
+    __slots__ = ("_inbox", "_seen")
+
+    def __init__(self, inbox: Inbox, seen: int) -> None:
+        self._inbox, self._seen = inbox, seen
+
+    def wait(self, timeout: float | None) -> bool:
+        self._inbox.wait(self._seen, timeout)
+        return True
+
+    def listen(self, listener: Listener) -> None:
+        if not self._inbox.listen(self._seen, listener):
+            listener(self)
+
+    def ignore(self, listener: Listener) -> None:
+        with self._inbox.changed:
+            if listener in self._inbox.listeners:
+                self._inbox.listeners.remove(listener)
+
+
 class Demand:
     """What one loop wants. Apart from the loop, so that an inbox keeps no loop alive that was left."""
 
-    __slots__ = ("credit", "ended", "lease")
+    __slots__ = ("credit", "ended", "error", "lease")
 
     def __init__(self, credit: Credit, lease: float) -> None:
         self.credit, self.lease = credit, lease
         self.ended = False
+        self.error: Error | None = None  # why the node ended it
 
 
 class Hand:

@@ -6,6 +6,7 @@ atomic: no lock, and never twice. Words (acks and the like) go into a deque that
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from operator import length_hint
 from typing import Any, TypeVar
 
 from zmqkit import codec
-from zmqkit.errors import Closed, StaleLease, Timeout, fresh
+from zmqkit.errors import Closed, Error, StaleLease, Timeout, fresh
 from zmqkit.handles.delivery import Delivery, Settled
 from zmqkit.handles.hand import AckWait, Demand, Hand, Part, add_part
 from zmqkit.handles.session import Session
@@ -29,27 +30,7 @@ Convert = Callable[[Any], Any] | None
 D = TypeVar("D", bound=Delivery[Any])
 STALE_KEPT = 1000
 
-
-class News:
-    """Something in this inbox that came after `seen`."""
-
-    __slots__ = ("_inbox", "_seen")
-
-    def __init__(self, inbox: Inbox, seen: int) -> None:
-        self._inbox, self._seen = inbox, seen
-
-    def wait(self, timeout: float | None) -> bool:
-        self._inbox.wait(self._seen, timeout)
-        return True
-
-    def listen(self, listener: Listener) -> None:
-        if not self._inbox.listen(self._seen, listener):
-            listener(self)
-
-    def ignore(self, listener: Listener) -> None:
-        with self._inbox.changed:
-            if listener in self._inbox.listeners:
-                self._inbox.listeners.remove(listener)
+log = logging.getLogger("zmqkit.client")
 
 
 class Inbox:
@@ -66,6 +47,7 @@ class Inbox:
         self.forgotten: deque[tuple[HeldLease, bool]] = deque()
         self.front: Hand | None = None
         self.waiting = 0  # messages that gets wait for
+        self.bars, self.barred = 0, Error()  # how often the node opened no window, and why it last did not
         self.probes: dict[Reply, int | None] = {}  # gets that ask whether there is anything, and the beat before their question
         self.restated = True  # for the I/O thread: who consumes, and what gets want, has changed
         self._hands: deque[Hand] = deque()  # behind `front`
@@ -382,6 +364,18 @@ class Inbox:
             seqs = f"{lease.qseq + first}" + (f" to {lease.qseq + first + count - 1}" if count > 1 else "")
             self.stale.append(StaleLease(f"the lease of message {seqs} in {self.queue} had ended: not settled by that ack"))
             self.tell(None)
+
+    def bar(self, error: Error) -> None:
+        """Whoever wants messages now is told why there will be none. Who asks later, asks anew."""
+        with self.lock:
+            self.bars, self.barred, self.waiting = self.bars + 1, error, 0
+        self.state.stated = 0
+        if self.demands:
+            log.warning("%s", error)
+        for demand in list(self.demands):
+            demand.error = error
+            self.end(demand)
+        self.tell(None)
 
     def echoed(self, beat: int, behind: bool) -> None:
         if behind:

@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from zmqkit.errors import Closed, Error, Timeout, Unreachable, fresh
+from zmqkit.handles.durations import left
 from zmqkit.handles.outcome import Ticket, check_ask, error_of
 from zmqkit.handles.waiting import Callbacks, Flush, Reply, Signal, Steps, run
 from zmqkit.machines import events as ev
@@ -187,11 +188,11 @@ class Session:
         deadline = None if timeout is None else now() + timeout
         for producer in list(self._producers.values()):
             ticket = producer.newest
-            if ticket is not None and not ticket.done and not (yield ticket, _left(deadline)):
+            if ticket is not None and not ticket.done and not (yield ticket, left(deadline)):
                 raise Timeout(f"puts are not confirmed within {timeout:g} s: {self.why()}", maybe_executed=True)
         reply = Reply()
         self.reactor.call(lambda moment: self._flush(reply, moment))
-        if not (yield reply, _left(deadline)):
+        if not (yield reply, left(deadline)):
             raise Timeout(f"acks are not answered within {timeout:g} s: {self.why()}", maybe_executed=True)
         self.raise_unseen()
 
@@ -343,6 +344,10 @@ class Session:
             self.machine.back(event.lease, 0, event.lease.count, BackKind.UNSTARTED)
             self.machine.consumers.pop(event.lease.queue)
 
+    def _on_barred(self, event: ev.Barred) -> None:
+        if (inbox := self._inboxes.get(event.queue)) is not None:
+            inbox.bar(error_of(event.code, event.text, event.retry_after))
+
     def _on_replied(self, event: ev.Replied) -> None:
         if event.ticket in self._replies:
             self._replies.remove(event.ticket)
@@ -358,9 +363,6 @@ class Session:
         for inbox in self.inboxes:
             inbox.echoed(event.beat, event.behind)
 
-    def _on_left(self, event: ev.Left) -> None:
-        self._left.set()
-
     def _on_dropped(self, event: Dropped) -> None:
         log.debug("dropped reason=%s detail=%.200s", event.reason, event.detail)
 
@@ -368,10 +370,10 @@ class Session:
 _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
     ev.Granted: Session._on_lease, ev.Judged: Session._on_lease, ev.Revoked: Session._on_lease, ev.Replied: Session._on_replied,
-    ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
+    ev.Echoed: Session._on_echoed, ev.Left: lambda session, event: session._left.set(), Dropped: Session._on_dropped,
     ev.Answered: lambda session, event: session.calls.answered(event), ev.Parts: lambda session, event: session.calls.came(event),
     ev.Failed: lambda session, event: session.calls.failed(session, event),
-    ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease, ev.News: Session._on_news,
+    ev.Barred: Session._on_barred, ev.Cancelled: Session._on_lease, ev.Allowed: Session._on_lease, ev.News: Session._on_news,
 }  # fmt: skip
 _ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
     ev.Granted: lambda inbox, event: inbox.granted(event.lease), ev.Revoked: lambda inbox, event: inbox.revoked(event.lease),
@@ -383,10 +385,6 @@ _ABOUT_LEASES: dict[type, Callable[[Any, Any], None]] = {
 
 def _jitter() -> float:
     return int.from_bytes(os.urandom(2), "little") / 65535
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - now())
 
 
 def _forked() -> None:

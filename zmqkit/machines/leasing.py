@@ -292,14 +292,20 @@ class Leasing:
                     client.consumers[queue.number] = Consumer(client)
                 return True
             code, why = Code.QUOTA, core.no_room(account)
-        core.refuse(client.peer, Refused(Kind.READY, name, 0, 0, code, RETRY_SECONDS, why))
+        self._bar(client, name, code, why)
         return False
+
+    def _bar(self, client: Client, name: str, code: Code, why: str) -> None:
+        self._core.refuse(client.peer, Refused(Kind.READY, name, 0, 0, code, RETRY_SECONDS, why))
 
     def take_back(self, client: Client) -> None:
         """What its user's rights cover no more."""
         for number, consumer in client.consumers.items():
             queue = self._core.by_number[number]
-            if permits.why_no_window(client.account, queue.name):
+            why = permits.why_no_window(client.account, queue.name)
+            if why:
+                if consumer.window:
+                    self._bar(client, queue.name, Code.FORBIDDEN, why)
                 consumer.window = 0
                 self._leave(queue, client)
                 for lease in [lease for lease in client.leases.values() if lease.queue == number]:
