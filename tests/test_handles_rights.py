@@ -71,7 +71,8 @@ def test_every_way_to_take_messages_raises_forbidden_and_the_others_go_on(ada: z
     theirs = ada.queue("theirs")
     other = ada.queue("mine").consume(idle=SOON)
     for take in (lambda: theirs.get(timeout=SOON), lambda: theirs.get(timeout=None), lambda: theirs.get(timeout=0),
-                 lambda: theirs.get_many(3, timeout=SOON), lambda: next(theirs.consume()), lambda: next(theirs.consume_many()), lambda: theirs.work(print, threads=2)):  # fmt: skip
+                 lambda: theirs.get_many(3, timeout=SOON), lambda: next(theirs.consume()), lambda: next(theirs.consume_many()),
+                 lambda: theirs.work(print, threads=2)):  # fmt: skip
         with pytest.raises(Forbidden, match="key ada may not consume from 'theirs'"):
             take()
     ada.queue("mine").put(5, timeout=SOON)

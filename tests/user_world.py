@@ -10,7 +10,7 @@ from typing import Any
 
 import zmqkit
 from zmqkit import framing, wire
-from zmqkit.rights import ANYBODY, EVERYTHING, Access, Grant, Limits, Rights, Role
+from zmqkit.rights import ANYBODY, EVERYTHING, Grant, Limits, Rights, Role
 
 
 def rights(name: str, *grants: str, **limits: float) -> Rights:
@@ -63,6 +63,3 @@ class UserNode:
 def user_node(**options: Any) -> Iterator[UserNode]:
     with zmqkit.Node("tcp://127.0.0.1:0", **options) as node:
         yield UserNode(node)
-
-
-__all__ = ["Access", "UserNode", "rights", "user_node"]
