@@ -44,7 +44,7 @@ COMMANDS: dict[str, wire.Command] = {
     "call, a keyed one": wire.Call("price", 10, 1, 1.5, 4, 3, "order-42", 0, 2, Parcel.of([b"one"], {"headers": [{"trace": "a1"}]})),
     "call, a stream": wire.Call("tail", 11, 1, 60.0, 1, 0, "", 16, 2, Parcel.of([b"one"])),
     "lease, of calls": wire.Lease("\0price", TOKEN, 7, 3, 1, 30.0, 2.0, 12, wire.Terms(1.5, "", 0), PLAIN),
-    "lease, of a user's call": wire.Lease("\0price", TOKEN, 7, 1, 1, 30.0, 2.0, 12, wire.Terms(1.5, "order-42", 0, "ada"), PLAIN.split(0, 1)),
+    "lease, of a user's call": wire.Lease("\0price", TOKEN, 7, 3, 1, 30.0, 2.0, 12, wire.Terms(1.5, "order-42", 0, "ada"), PLAIN),
     "reply, of a worker": wire.Reply(0, [(TOKEN, 0, 2, wire.Status.OK), (TOKEN, 2, 1, wire.Status.ERROR)], 3, PLAIN),
     "reply, to the caller": wire.Reply(3, [(7, 0, 2, wire.Status.OK), (9, 0, 1, wire.Status.ERROR)], 3, PLAIN),
     "cancel": wire.Cancel(8, 0, 2),
