@@ -24,6 +24,7 @@ STORY = "test_sim_stories.py::"
 CALLS, KEYS, LIMITS = "test_machine_calls.py::", "test_machine_calls_keys.py::", "test_machine_calls_limits.py::"
 CALLER, REQUESTS, CALL_STORY = "test_client_calls.py::", "test_client_requests.py::", "test_sim_call_stories.py::"
 TOPICS, FOLLOWERS, TOPIC_STORY = "test_machine_topics.py::", "test_topic_following.py::", "test_sim_topic_stories.py::"
+RIGHTS, QUOTAS = "test_machine_rights.py::", "test_machine_quotas.py::"
 AT_CALLS = "machines/calls.py"
 TOPIC, AT_TOPICS, FANOUT, FOLLOWING = "machines/topic.py", "machines/topics.py", "machines/fanout.py", "machines/following.py"
 NODE, PUBLISHING, LEASING = "machines/node.py", "machines/publishing.py", "machines/leasing.py"
@@ -503,5 +504,71 @@ RULES = [
         "R-T5 link", "A position that is to be kept is said again on each link.",
         FOLLOWERS + "test_a_kept_position_is_said_again_on_each_link",
         FOLLOWING, "                sends.append(wire.Pos(self._number, *subscription.kept))\n", "                pass\n",
+    ),
+    Rule(
+        "R-L9", "A command of another user on a link is that of a stranger.",
+        RIGHTS + "test_a_command_of_another_user_on_a_link_is_as_one_without_hello",
+        NODE, "        if client is not None and (account := client.account).user != user:",
+        "        if client is not None and (account := client.account).user is None:",
+    ),
+    Rule(
+        "R-L9 id", "Nobody gets a client of another user by saying its id.",
+        RIGHTS + "test_a_client_id_of_another_user_is_refused_and_its_owner_is_not_disturbed",
+        NODE, "        if known is not None and known.account.user not in (None, user):", "        if False:",
+    ),
+    Rule(
+        "R-L9 gone", "A user that is no more among the users has no link any more.",
+        RIGHTS + "test_what_a_dismissed_user_holds_goes_back_as_if_its_link_were_lost",
+        NODE, "                self._reject(client.peer, \"no-rights\", client.account.user or \"\")", "                pass",
+    ),
+    Rule(
+        "R-U1", "No command of a user without rights does anything.",
+        RIGHTS + "test_a_user_without_rights_gets_nothing_through_whatever_it_says",
+        NODE, "            if account.free or not (why := why_not(account, command)):", "            why = \"\"\n            if not why:",
+    ),
+    Rule(
+        "R-U1 default", "What is in no table is forbidden.",
+        RIGHTS + "test_what_is_in_no_table_is_forbidden",
+        "machines/permits.py", "    if needs is None:\n", "    if needs is None:\n        return \"\"\n    if needs is None:\n",
+    ),
+    Rule(
+        "R-U1 definite", "A put that is stored is confirmed again, whatever its user may do now.",
+        RIGHTS + "test_a_put_that_is_stored_is_confirmed_again_though_its_user_may_put_no_more_there",
+        PUBLISHING, "self._known(client, command.queue) if forbidden", "(None, None) if forbidden",
+    ),
+    Rule(
+        "R-U1 back", "Leases that a user's rights cover no more are taken back.",
+        RIGHTS + "test_when_a_right_is_withdrawn_windows_close_and_leases_go_back_uncounted_and_settle_nothing",
+        LEASING, "                    self.end(lease, lease.open, WITHDRAWN)\n", "                    pass\n",
+    ),
+    Rule(
+        "R-U2", "A window that a user may not have is refused by name, and the others count.",
+        RIGHTS + "test_a_forbidden_window_is_refused_by_name_and_the_others_of_that_ready_count",
+        LEASING, "        code, why = Code.FORBIDDEN, permits.why_no_window(account, name)", "        code, why = Code.FORBIDDEN, \"\"",
+    ),
+    Rule(
+        "R-U3", "All clients of a user together have no more in flight than it may.",
+        QUOTAS + "test_no_more_messages_are_leased_to_all_clients_of_a_user_than_it_may_have_in_flight",
+        LEASING, "        if account.limits.in_flight < inf and (room := min(room, int(account.room))) <= 0:", "        if False:",
+    ),
+    Rule(
+        "R-U3 room", "What ends in one queue makes room in the user's others.",
+        QUOTAS + "test_no_more_messages_are_leased_to_all_clients_of_a_user_than_it_may_have_in_flight",
+        "machines/core.py", "        was_full = account.in_flight >= account.limits.in_flight", "        was_full = False",
+    ),
+    Rule(
+        "R-U3 calls", "Calls that are over the limit are refused, and those before them are made.",
+        QUOTAS + "test_calls_whose_refusal_was_lost_with_its_link_are_not_forgotten",
+        AT_CALLS, "            if over < command.count:", "            if False:",
+    ),
+    Rule(
+        "R-U3 owner", "Whose queues are is known after a restart.",
+        QUOTAS + "test_whose_queues_are_is_known_after_a_restart",
+        "machines/checkpoint.py", "queue.paused, False, queue.owner)", "queue.paused, False)",
+    ),
+    Rule(
+        "R-C4 user", "A key belongs to its user.",
+        RIGHTS + "test_an_idempotency_key_is_its_users_own",
+        "machines/keys.py", "    return job.account.user, job", "    return \"\", job",
     ),
 ]  # fmt: skip

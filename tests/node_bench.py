@@ -14,6 +14,7 @@ from zmqkit.host import Host
 from zmqkit.journal.log import Entry, Item
 from zmqkit.machines.node import NodeMachine
 from zmqkit.parcel import Parcel
+from zmqkit.rights import ANYBODY, Access
 from zmqkit.simulator.invariants import check_node
 
 NODE = b"N" * 16
@@ -89,10 +90,11 @@ class ManualLog:
 class Bench:
     """One node. `say` is a frame that arrives, `hear` takes what was sent to a peer."""
 
-    def __init__(self, log: ManualLog | None = None, now: float = 1000.0, jitter: float = 0.0) -> None:
-        self.now = now
+    def __init__(self, log: ManualLog | None = None, now: float = 1000.0, jitter: float = 0.0, access: Access | None = None) -> None:
+        self.now, self.access = now, access or Access()
+        self.users: dict[bytes, str] = {}  # by peer, of those who are not anybody
         self.log = log or ManualLog()
-        self.machine = NodeMachine(NODE, self.log.epoch, name="bench", durability="disk", jitter=lambda: jitter)
+        self.machine = NodeMachine(NODE, self.log.epoch, name="bench", durability="disk", jitter=lambda: jitter, access=self.access)
         self.host = Host(self.machine, self.log, self._deliver, lambda: None)
         self.sent: dict[bytes, list[wire.Command]] = {}
         self.ended: list[tuple[int, int, int, str]] = []  # token, first, count, cause
@@ -154,7 +156,8 @@ class Bench:
 
     def say(self, peer: bytes, *commands: wire.Command, turn: bool = True) -> None:
         for command in commands:
-            self.machine.receive(peer, [bytes(frame) for frame in framing.encode(command)], self.now)
+            frames = [bytes(frame) for frame in framing.encode(command)]
+            self.machine.receive(peer, frames, self.now, self.users.get(peer, ANYBODY))
             self.check()
         if turn:
             self.turn()
@@ -228,7 +231,7 @@ class Bench:
     def crash(self, kept: int | None = None, down: float = 0.1) -> Bench:
         """The node dies; the log keeps what is durable (or the first `kept` records); another process starts on it."""
         kept = self.log.durable if kept is None else kept
-        return Bench(ManualLog(self.log.items[:kept], self.log.epoch + 1), self.now + down)
+        return Bench(ManualLog(self.log.items[:kept], self.log.epoch + 1), self.now + down, access=self.access)
 
     def snapshot(self) -> list[tuple[int, bytes]]:
         return [(kind, b"".join(chunks)) for kind, chunks, _ in map(records.encode, self.machine.snapshot())]
@@ -236,4 +239,4 @@ class Bench:
     def restart_from_checkpoint(self, down: float = 0.1) -> Bench:
         """A clean checkpoint at the end of the log, and nothing replayed but that."""
         log = ManualLog(self.log.items, self.log.epoch + 1, self.snapshot(), self.log.last)
-        return Bench(log, self.now + down)
+        return Bench(log, self.now + down, access=self.access)

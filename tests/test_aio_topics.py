@@ -16,7 +16,7 @@ import zmqkit
 from zmqkit.codec import Undecodable
 from zmqkit.handles import feed, producer
 from zmqkit.handles.feed import Event
-from zmqkit.machines import topics
+from zmqkit.machines import followers
 
 
 async def taken(sub: zmqkit.aio.Subscription[Any]) -> Event:
@@ -366,7 +366,7 @@ async def test_a_loop_in_another_task_ends(node: zmqkit.Node, end: str) -> None:
 
 @on_loop
 async def test_a_wait_for_the_state_ends(node: zmqkit.Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "SUBSCRIPTIONS_MAX", 1)
+    monkeypatch.setattr(followers, "SUBSCRIPTIONS_MAX", 1)
     async with zmqkit.aio.connect(node.endpoint) as mq:
         t = mq.topic(new_name())
         let_go = freeze(mq._twin)

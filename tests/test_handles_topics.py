@@ -17,7 +17,7 @@ from topic_world import Fold, Pair, mq as mq, pair as pair, taken
 
 import zmqkit
 from zmqkit.codec import Undecodable
-from zmqkit.machines import topics
+from zmqkit.machines import followers
 from zmqkit.machines.following import Gap
 from zmqkit.parcel import PARCEL_BYTES_MAX
 from zmqkit.updates import UPDATES_BYTES_MAX
@@ -403,7 +403,7 @@ def test_a_wait_for_the_state_ends_with_the_subscription(pair: Pair) -> None:
 
 
 def test_a_subscription_that_the_node_refuses_raises(mq: zmqkit.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "SUBSCRIPTIONS_MAX", 1)
+    monkeypatch.setattr(followers, "SUBSCRIPTIONS_MAX", 1)
     t = mq.topic("t")
     with t.subscribe() as sub, t.subscribe() as refused:
         for use in (lambda: refused.get(timeout=SOON), lambda: refused.wait_ready(SOON), lambda: list(refused)):

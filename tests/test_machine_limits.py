@@ -93,7 +93,7 @@ def test_a_list_of_many_queues_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -
     bench = Bench()
     peer = bench.connect("p")
     for number in range(2500):
-        bench.machine.core.queue(f"q{number:04}")
+        bench.machine.core.queue(f"q{number:04}", bench.machine.core.account(""))
     found, after, more = [], "", True
     while more:
         result = bench.ask(peer, len(found) + 1, "list", after=after)

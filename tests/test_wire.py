@@ -61,6 +61,13 @@ def test_fields_of_a_later_version_are_ignored(title: str) -> None:
     assert framing.decode([later, *others]) == COMMANDS[title]
 
 
+@pytest.mark.parametrize("terms", [[1.5, "k", 0], [1.5, "k", 0, "ada"], [1.5, "k", 0, "ada", "later"]])
+def test_the_terms_of_a_call_may_have_fewer_fields_or_more(terms: list[Any]) -> None:
+    lease = COMMANDS["lease, of calls"]
+    frames = as_bytes(framing.encode(lease._replace(terms=terms)))  # type: ignore[call-arg]
+    assert framing.decode(frames) == lease._replace(terms=wire.Terms(*terms[:4]))  # type: ignore[call-arg]
+
+
 def test_a_small_batch_travels_in_one_frame_and_a_large_one_is_not_copied() -> None:
     small, large = Parcel.of([b"x" * 4092]), Parcel.of([b"x" * 4093])
     assert len(framing.encode(wire.Put("q", 1, 1, 1, small))) == 1

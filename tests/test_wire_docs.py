@@ -10,10 +10,12 @@ import pytest
 from zmqkit import fields, framing, host, parcel, records, wire
 from zmqkit.machines import (
     admin,
+    callers,
     calling,
     calls,
     checkpoint,
     core,
+    followers,
     keys,
     leasing,
     ledger,
@@ -24,7 +26,6 @@ from zmqkit.machines import (
     queue,
     settling,
     topic,
-    topics,
 )
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire.md").read_text()
@@ -103,13 +104,15 @@ LIMITS = {
     "arguments": kib(wire.ARGUMENTS_BYTES_MAX), "items": f"{parcel.ITEMS_MAX:,} · {wire.VERSIONS_MAX}", "entries": f"{wire.ENTRIES_MAX}",
     "tokens": f"{core.LEASES_MAX}", "window": f"{publishing.WINDOW_BATCHES} (and {kib(node.WINDOW_BYTES)}", "held": f"{host.HELD_MAX:,}",
     "answers": f"{settling.ANSWERS_MAX:,}", "clients": f"{core.CLIENTS_MAX:,} · {core.QUEUES_MAX:,} · {core.STREAMS_MAX:,}",
-    "parted": f"per client | {core.PARTED_MAX:,}", "asks": f"ASK, per client | {ledger.ANSWERS_MAX:,}",
+    "parted": f"per client | {core.PARTED_MAX:,}", "client's streams": f"streams of a client | {core.CLIENT_STREAMS_MAX:,}",
+    "silent": f"silent for {node.SILENCE:.0f} s gives way", "asks": f"ASK, per client | {ledger.ANSWERS_MAX:,}",
     "all saved": f"{kib(settling.SAVED_BYTES_MAX)}", "history": f"{queue.HISTORY_MAX}: the last in full, the others {queue.HISTORY_CHARS}",
     "strangers": f"1 a second to a peer, {node.STRANGERS_MAX:,}",
     "services": f"may not have | {core.SERVICES_MAX:,} · {calls.CALLS_MAX:,}",
     "calls": f"a node keeps | {kib(calls.CALLS_BYTES_MAX)} · with answers {kib(calls.ANSWERS_BYTES_MAX)}",
     "keys": f"their answers | {keys.KEYS_MAX:,} · {kib(keys.KEYS_BYTES_MAX)}",
-    "topics": f"their letters | {core.QUEUES_MAX:,} · {topics.SUBSCRIPTIONS_MAX:,} · {wire.PREFIXES_MAX}, {framing.PREFIXES_CHARS_MAX:,}",
+    "topics": f"their letters | {core.QUEUES_MAX:,} · {followers.SUBSCRIPTIONS_MAX:,} · {wire.PREFIXES_MAX}, "
+              f"{framing.PREFIXES_CHARS_MAX:,}",
     "epochs": f"beginning is known | {topic.EPOCHS_MAX:,}",
     "parts": f"ranges of a REPLY | {calls.PARTS_AHEAD_MAX} · {wire.REPLY_RANGES_MAX}",
 }  # fmt: skip
@@ -117,7 +120,7 @@ TIMERS = {
     "beats": f"{core.BEAT} beat · {phases.IDLE_BEATS} idle · {core.PATIENCE} patience", "welcome": f"{phases.WELCOME_SECONDS}",
     "retry": f"{phases.RETRY_SECONDS} to {phases.RETRY_SECONDS_MAX}", "forget": f"{node.FORGET_AFTER:.0f} ",
     "queue": f"{policy.QueuePolicy().lease:.0f} lease · {policy.QueuePolicy().grace:.0f} grace",
-    "refused": f"{publishing.RETRY_AFTER} · {calls.RETRY_SECONDS} | ",
+    "refused": f"{publishing.RETRY_AFTER} · {callers.RETRY_SECONDS} · {leasing.RETRY_SECONDS:.0f} | ",
     "verdict": f"| {calling.VERDICT_SECONDS} | after", "keys": f"| {keys.KEPT_SECONDS:.0f} | the answer to a key",
     "cut": f"| {calling.CUT_SECONDS:.0f} · {calls.ABSENCE_SECONDS:.0f} | a caller",
     "streams": f"{node.STREAM_RETENTION / 86400:.0f} days",

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from zmqkit import framing, wire
+from zmqkit.machines.account import Account
 from zmqkit.machines.fanout import Fanout
 from zmqkit.machines.following import Changes, Following, Gap, Loaded, Subscription
 from zmqkit.machines.parts import Row
@@ -23,7 +24,7 @@ class Follower:
 
     def __init__(self, bench: TopicBench, number: int, window: int) -> None:
         self.bench, self.machine = bench, Following(window)
-        self.client = Client(bytes([number]) * 16)
+        self.client = Client(bytes([number]) * 16, Account("", None))
         self.inbox: deque[wire.Command] = deque()
         self.fold: dict[str, Any] = {}
         self.gaps: list[Gap] = []

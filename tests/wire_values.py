@@ -44,6 +44,7 @@ COMMANDS: dict[str, wire.Command] = {
     "call, a keyed one": wire.Call("price", 10, 1, 1.5, 4, 3, "order-42", 0, 2, Parcel.of([b"one"], {"headers": [{"trace": "a1"}]})),
     "call, a stream": wire.Call("tail", 11, 1, 60.0, 1, 0, "", 16, 2, Parcel.of([b"one"])),
     "lease, of calls": wire.Lease("\0price", TOKEN, 7, 3, 1, 30.0, 2.0, 12, wire.Terms(1.5, "", 0), PLAIN),
+    "lease, of a user's call": wire.Lease("\0price", TOKEN, 7, 3, 1, 30.0, 2.0, 12, wire.Terms(1.5, "order-42", 0, "ada"), PLAIN),
     "reply, of a worker": wire.Reply(0, [(TOKEN, 0, 2, wire.Status.OK), (TOKEN, 2, 1, wire.Status.ERROR)], 3, PLAIN),
     "reply, to the caller": wire.Reply(3, [(7, 0, 2, wire.Status.OK), (9, 0, 1, wire.Status.ERROR)], 3, PLAIN),
     "cancel": wire.Cancel(8, 0, 2),
@@ -64,6 +65,7 @@ COMMANDS: dict[str, wire.Command] = {
 
 RECORDS: dict[str, records.Record] = {
     "queue": records.Queue(1, "jobs", {"max_attempts": 8, "lease": 30.0}, False, False),
+    "queue, of a user": records.Queue(2, "mail", {}, False, False, "ada's key"),
     "put": records.Put(1, CLIENT, 5, 3, 2, 41, 1700000000.5, PLAIN),
     "put, with headers": records.Put(1, CLIENT, 8, 2, 8, 44, 1700000000.5, TITLED),
     "copy": records.Copy(1, 41, 17, 3, PLAIN),
@@ -130,7 +132,7 @@ def puts(draw: st.DrawFn) -> wire.Put:
 def leases(draw: st.DrawFn) -> wire.Lease:
     parcel = draw(parcels(("headers", "error", "saved")))
     numbers = draw(u64), draw(sequences), parcel.count, draw(u32), draw(durations), draw(durations), draw(u32)
-    terms = draw(st.none() | st.builds(wire.Terms, durations, keys, u32))
+    terms = draw(st.none() | st.builds(wire.Terms, durations, keys, u32, keys))
     return wire.Lease(draw(names | names.map("\0{}".format)), *numbers, terms, parcel)
 
 
@@ -199,7 +201,7 @@ _ranges = st.lists(st.tuples(u64, st.integers(1, 2**32)), max_size=5)
 _times = st.floats(0, 1e12)
 _marks = st.integers(1, 2**63)
 stored: st.SearchStrategy[records.Record] = st.one_of(
-    st.builds(records.Queue, u32, names, maps, st.booleans(), st.booleans()),
+    st.builds(records.Queue, u32, names, maps, st.booleans(), st.booleans(), texts),
     parcels().flatmap(lambda p: st.builds(records.Put, u32, ids, sequences, st.just(p.count), sequences, u64, _times, st.just(p))),
     parcels().flatmap(lambda p: st.builds(records.Copy, u32, u64, u64, st.just(p.count), st.just(p))),
     st.builds(records.Lease, u32, u64, ids, u64, counts),

@@ -70,7 +70,9 @@ def _limits(value: Any) -> bool:
 
 
 def _terms(value: Any) -> bool:
-    return value is None or (type(value) is list and len(value) >= 3 and _DURATION(value[0]) and _KEY(value[1]) and _U32(value[2]))
+    if value is None or type(value) is not list or len(value) < 3:
+        return value is None
+    return _DURATION(value[0]) and _KEY(value[1]) and _U32(value[2]) and (len(value) == 3 or _KEY(value[3]))
 
 
 def _ranges(value: Any) -> bool:
@@ -217,7 +219,7 @@ def _ready(fields: Fields) -> None:
 
 def _lease(fields: Fields) -> None:
     if fields[8] is not None:
-        fields[8] = wire.Terms(*fields[8][:3])
+        fields[8] = wire.Terms(*fields[8][:4])
 
 
 def _answer(fields: Fields) -> None:

@@ -28,6 +28,7 @@ class Queue(NamedTuple):
     policy: dict[str, Any]
     paused: bool
     deleted: bool
+    owner: str = ""  # the user by whom it came into being
 
 
 class Put(NamedTuple):
@@ -246,7 +247,7 @@ _INT, _TEXT, _BYTES, _FLAG, _REAL, _MAP = (int,), (str,), (bytes,), (bool,), (fl
 _RANGES, _LIST = (list, tuple), (list,)  # of pairs; of anything
 # The types of each record's fields; a parcel stands here as the size of its body.
 _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
-    1: (_INT, _TEXT, _MAP, _FLAG, _FLAG),
+    1: (_INT, _TEXT, _MAP, _FLAG, _FLAG, _TEXT),
     2: (_INT, _BYTES, _INT, _INT, _INT, _INT, _REAL, _INT),
     3: (_INT, _INT, _BYTES, _INT, _INT),
     4: (_INT, _INT, _RANGES),
@@ -269,6 +270,7 @@ _FIELDS: dict[int, tuple[tuple[type, ...], ...]] = {
     25: (_INT,),
     26: (_INT, _BYTES, _BYTES, _BYTES, _BYTES, _BYTES),
 }
+_ADDED = {1: 1}  # so many fields at the end came later, and may be missing
 _BODIES = frozenset((2, 11, 14))
 _COUNT_FIELD = 3  # of all records that hold a parcel
 _LENGTH = Struct("<I")
@@ -321,9 +323,9 @@ def _split(payload: Buffer) -> tuple[list[Any], Parcel]:
 def _check(kind: int, fields: Any) -> None:
     """The log's checksum vouches for the bytes; this tells a record of ours from one that a bug or a later version wrote."""
     expected = _FIELDS[kind]
-    if type(fields) is not list or len(fields) != len(expected):
+    if type(fields) is not list or not len(expected) - _ADDED.get(kind, 0) <= len(fields) <= len(expected):
         raise ValueError(f"a {NAMES[kind]} record with {len(fields) if isinstance(fields, list) else 'no'} fields, not {len(expected)}")
-    for value, types in zip(fields, expected, strict=True):
+    for value, types in zip(fields, expected, strict=False):
         if type(value) not in types:
             raise ValueError(f"a {NAMES[kind]} record with a {type(value).__name__} where {types[0].__name__} belongs")
         if type(value) is int and value < 0:

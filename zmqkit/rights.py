@@ -2,7 +2,8 @@
 
 Rule 1  What no grant covers is refused.
 Rule 2  A user is a CURVE key, in Z85: what a peer calls itself counts for nothing.
-Rule 3  Rights are looked up when a command comes, by the user of its link: a reload holds for links that are up.
+Rule 3  Rights are asked when a command comes, by the user of its link: a reload holds for links that are up, and takes back what
+        was given under rights that are gone.
 Rule 4  Where nobody has to show a key there is one user, ANYBODY, who may do everything.
 """
 
@@ -34,7 +35,7 @@ class Grant(NamedTuple):
 class Limits(NamedTuple):
     """What one user may have at a time, over all its links."""
 
-    connections: float = inf
+    connections: float = inf  # clients with a link
     in_flight: float = inf  # messages and calls leased to it, and calls of its own
     bytes: float = inf  # a second, published
     queues: float = inf  # and topics, that came into being by it
@@ -44,10 +45,11 @@ class Limits(NamedTuple):
 class Rights:
     """`name` is for people: logs, listings, `zmqkit.current().user`."""
 
-    __slots__ = ("_known", "grants", "limits", "name")
+    __slots__ = ("_known", "free", "grants", "limits", "name")
 
     def __init__(self, name: str, grants: tuple[Grant, ...], limits: Limits = Limits()) -> None:  # noqa: B008 - a value
         self.name, self.grants, self.limits = name, grants, limits
+        self.free = limits == Limits() and all(Grant(role, "*") in grants for role in Role)  # whoever may do all need not be asked
         self._known: dict[tuple[Role, str], bool] = {}
 
     def may(self, role: Role, name: str) -> bool:
@@ -57,6 +59,10 @@ class Rights:
             if len(self._known) < KNOWN_MAX:
                 self._known[role, name] = known
         return known
+
+    def sees(self, name: str) -> bool:
+        """In listings: what it has any role on."""
+        return any(fnmatchcase(name, grant.names) for grant in self.grants)
 
 
 KNOWN_MAX = 1000  # answers of one user's that are remembered: names come from outside

@@ -201,6 +201,7 @@ class Terms(NamedTuple):
     seconds: float  # until the calls' deadline, counted from the arrival of `beat`: none is started after it
     key: str  # to store with the effect; "" if there is none
     parts: int  # of a stream: how many may be sent for a start; 0: one answer is wanted
+    user: str = ""  # the name of the user who called, as the node knows it
 
 
 class Lease(NamedTuple):

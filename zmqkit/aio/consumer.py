@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.delivery import Batch, Delivery
-from zmqkit.errors import Closed, StaleLease
+from zmqkit.errors import Closed, Error, StaleLease, fresh
 from zmqkit.handles.consumer import Loop, batch_size, checked_threads, log
 from zmqkit.handles.durations import Duration, patience
 from zmqkit.handles.intake import News
@@ -53,6 +53,7 @@ class AsyncLoop(Loop):
                 inbox.tell(1)  # the news may have been ours alone: let another one look
                 raise
             self._rested = now()
+        self._raise_error()
         raise StopAsyncIteration
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -97,6 +98,7 @@ class Pool:
     """Tasks that do one thing until they are stopped; SIGTERM and SIGINT may do that."""
 
     _tasks: list[asyncio.Task[None]]
+    error: Error | None = None  # why the node ended it
 
     @property
     def ended(self) -> bool:
@@ -107,8 +109,10 @@ class Pool:
         raise NotImplementedError
 
     async def wait(self, timeout: Duration | None = None) -> bool:
-        """Have all handlers ended within `timeout` seconds?"""
+        """Have all handlers ended within `timeout` seconds? Raises Forbidden or QuotaExceeded, if the node ended them."""
         _, running = await asyncio.wait(self._tasks, timeout=patience(timeout))
+        if self.error is not None and not running:
+            raise fresh(self.error)
         return not running
 
     async def run_until_stopped(self) -> None:
@@ -154,7 +158,12 @@ class Work(Pool, Generic[T]):
     def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Awaitable[Any]], threads: int) -> None:
         numbers = range(checked_threads(threads, OF_TASKS))
         self._consumer, self._handler = consumer, handler
+        consumer.tells = False  # `wait` does
         self._tasks = [asyncio.create_task(self._run(), name=f"zmqkit-work-{n}") for n in numbers]
+
+    @property
+    def error(self) -> Error | None:  # type: ignore[override]
+        return self._consumer.error
 
     @property
     def ended(self) -> bool:

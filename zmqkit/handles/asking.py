@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zmqkit.errors import Timeout, Unreachable
+from zmqkit.handles.durations import left
 from zmqkit.handles.session import Session
-from zmqkit.handles.shared import left
 from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.reactor import now
 from zmqkit.wire import TOPIC_MARK

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
-from zmqkit.errors import Closed, StaleLease
+from zmqkit.errors import Closed, Error, StaleLease, fresh
 from zmqkit.handles.delivery import Batch, Delivery
 from zmqkit.handles.durations import Duration, seconds
 from zmqkit.handles.hand import Credit, Demand
@@ -30,7 +30,10 @@ class Loop:
     """What consumers have in common. Threads may share one; each message goes to one of them.
 
     Ends by `stop` (what is in hand is finished, the rest goes back), by `idle` seconds without a message, or by being left.
+    Raises Forbidden, or QuotaExceeded where the queue cannot come into being.
     """
+
+    tells = True  # whoever takes from it hears of its error
 
     def __init__(self, inbox: Intake, convert: Convert, credit: Credit, lease: Duration | None, idle: Duration | None,
                  on_stale: OnStale | None) -> None:  # fmt: skip
@@ -72,7 +75,17 @@ class Loop:
                 return found
             if not self._wait(seen, since):
                 break
+        self._raise_error()
         raise StopIteration
+
+    @property
+    def error(self) -> Error | None:
+        """Why the node ended it: Forbidden or QuotaExceeded. None: it goes on, or ended by itself."""
+        return self._demand.error
+
+    def _raise_error(self) -> None:
+        if self.error is not None and self.tells:
+            raise fresh(self.error)
 
     def _wait(self, seen: int, since: float) -> bool:
         """Until there may be something new. False: the loop ends."""
@@ -156,6 +169,8 @@ class Pool:
         numbers = range(checked_threads(threads))
         self._threads = [threading.Thread(target=self._run, name=f"zmqkit-work-{n}", daemon=True) for n in numbers]
 
+    error: Error | None = None  # why the node ended it
+
     @property
     def ended(self) -> bool:
         raise NotImplementedError
@@ -172,11 +187,14 @@ class Pool:
             thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Have all handlers ended within `timeout` seconds?"""
+        """Have all handlers ended within `timeout` seconds? Raises Forbidden or QuotaExceeded, if the node ended them."""
         deadline = None if timeout is None else now() + timeout
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - now()))
-        return not any(thread.is_alive() for thread in self._threads)
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended and self.error is not None:
+            raise fresh(self.error)
+        return ended
 
     def run_until_stopped(self) -> None:
         """Start, and wait for the end. In the main thread SIGTERM and SIGINT stop it; a second one ends at once."""
@@ -208,6 +226,11 @@ class Work(Pool, Generic[T]):
     def __init__(self, consumer: Consumer[T], handler: Callable[[Delivery[T]], Any], threads: int) -> None:
         super().__init__(threads)
         self._consumer, self._handler = consumer, handler
+        consumer.tells = False  # `wait` does
+
+    @property
+    def error(self) -> Error | None:  # type: ignore[override]
+        return self._consumer.error
 
     @property
     def ended(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from zmqkit.wire import SERVICE_MARK
 
 Function = Callable[[Any], Any]
 EVERYBODY = 2**32
+
+log = logging.getLogger("zmqkit.work")
 
 
 class Service:
@@ -49,6 +52,7 @@ class Handlers(Protocol):
     count: int
     credit: Credit
     demands: dict[str, Demand]  # by service
+    error: Error | None  # why the node ended it
 
     def stop(self) -> None: ...
 
@@ -120,12 +124,29 @@ class Crew:
             if known is None or known[0] is not service:
                 return
             del self._services[service.name]
-            demands = [pool.demands.pop(service.name) for pool in self._pools]
+            demands = [pool.demands.pop(service.name) for pool in self._pools if service.name in pool.demands]  # else it was barred
             for inbox in known[1]:
                 inbox.service = None
                 for demand in demands:
                     inbox.end(demand)
                 inbox.restate()
+
+    def bar(self, inbox: Requests, error: Error) -> None:
+        """This node does not let us serve that name. Who serves nothing else, there or anywhere, ends. On the I/O thread."""
+        log.warning("%s", error)
+        with self._lock:
+            inbox.demands.clear()
+            inbox.restate()
+            known = self._services.get(inbox.name)
+            if known is not None and any(other.demands for other in known[1]):
+                return
+            for pool in list(self._pools):
+                demand = pool.demands.pop(inbox.name, None)
+                if demand is not None:
+                    demand.ended = True
+                    if not pool.demands:
+                        pool.error = error
+                        pool.stop()
 
     def join(self, pool: Handlers) -> None:
         """From now on these handlers serve all there is, and what comes."""
@@ -151,7 +172,7 @@ class Crew:
                 inbox = self._inbox(service, session)
                 if inbox not in inboxes:  # else `add` has met it
                     inboxes.append(inbox)
-                    inbox.demands += [pool.demands[name] for pool in self._pools]
+                    inbox.demands += [pool.demands[name] for pool in self._pools if name in pool.demands]
                     inbox.restate()
 
     def exclude(self, session: Session) -> None:

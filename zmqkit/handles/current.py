@@ -23,11 +23,11 @@ class Current:
     headers    what the caller sent beside the body
     key        the caller's idempotency key, to store with the effect; "" if there is none
     attempt    1 at first; more if a keyed call has cost other workers their lives
+    user       the name of who called, if the node asks for keys; else None
     token      of the lease, as the node's log names it where one ended; it only rises (to fence with)
     """
 
     __slots__ = ("hand", "index")
-    user: str | None = None
 
     def __init__(self, hand: CallHand, index: int) -> None:
         self.hand, self.index = hand, index
@@ -55,6 +55,10 @@ class Current:
     @property
     def key(self) -> str:
         return self.hand.terms.key
+
+    @property
+    def user(self) -> str | None:
+        return self.hand.terms.user or None
 
     @property
     def attempt(self) -> int:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from math import isfinite
 
 from zmqkit.fields import SECONDS_MAX
+from zmqkit.reactor import now
 
 Duration = float | timedelta
 
@@ -24,3 +25,8 @@ def seconds(duration: Duration) -> float:
 def patience(timeout: Duration | None) -> float | None:
     """A timeout: None waits for ever."""
     return None if timeout is None else seconds(timeout)
+
+
+def left(deadline: float | None) -> float | None:
+    """Until that moment; None: for ever."""
+    return None if deadline is None else max(0.0, deadline - now())

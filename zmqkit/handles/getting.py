@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from zmqkit.errors import fresh
 from zmqkit.handles.hand import Part
 from zmqkit.handles.intake import Convert, D, Intake, News
 from zmqkit.handles.waiting import Steps
@@ -53,15 +54,19 @@ def _seek(inbox: Intake, count: int, timeout: float | None, probe: bool, look: C
     if found is not None:
         return found
     deadline = None if timeout is None else now() + (timeout or PROBE_SECONDS)
-    question = inbox.seek(count, probe)
+    with inbox.lock:
+        bars, question = inbox.bars, inbox.seek(count, probe)
     try:
         while (deadline is None or now() < deadline) and not (timeout == 0 and (question.happened or not nodes.is_up)):
             yield News(inbox, seen), None if deadline is None else max(0.0, deadline - now())
             nodes.admit()
+            if inbox.bars != bars:
+                raise fresh(inbox.barred)
             seen = inbox.news
             found = look(question.happened)
             if found is not None:
                 return found
         return look(True)
     finally:
-        inbox.sought(count, question)
+        with inbox.lock:
+            inbox.sought(count if inbox.bars == bars else 0, question)  # barred, nobody is said to wait any more

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from zmqkit import codec
-from zmqkit.errors import StaleLease, Timeout, fresh
+from zmqkit.errors import Error, StaleLease, Timeout, fresh
 from zmqkit.handles.waiting import Reply, Steps
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.parcel import Parcel
@@ -23,11 +23,12 @@ Part = tuple["Hand", int, int]  # first and count of a lease's messages
 class Demand:
     """What one loop wants. Apart from the loop, so that an inbox keeps no loop alive that was left."""
 
-    __slots__ = ("credit", "ended", "lease")
+    __slots__ = ("credit", "ended", "error", "lease")
 
     def __init__(self, credit: Credit, lease: float) -> None:
         self.credit, self.lease = credit, lease
         self.ended = False
+        self.error: Error | None = None  # why the node ended it
 
 
 class Hand:

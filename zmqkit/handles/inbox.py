@@ -13,7 +13,7 @@ from operator import length_hint
 from typing import Any
 
 from zmqkit import codec
-from zmqkit.errors import Closed, StaleLease, Timeout, fresh
+from zmqkit.errors import Closed, Error, StaleLease, Timeout, fresh
 from zmqkit.handles.hand import AckWait, Hand, Part, add_part
 from zmqkit.handles.intake import Convert, D, Intake
 from zmqkit.handles.session import Session
@@ -25,6 +25,7 @@ from zmqkit.records import ranges_of
 from zmqkit.wire import BackKind, Verdict
 
 STALE_KEPT = 1000
+
 
 
 class Inbox(Intake):
@@ -316,6 +317,10 @@ class Inbox(Intake):
             seqs = f"{lease.qseq + first}" + (f" to {lease.qseq + first + count - 1}" if count > 1 else "")
             self.stale.append(StaleLease(f"the lease of message {seqs} in {self.queue} had ended: not settled by that ack"))
             self.tell(None)
+
+    def bar(self, error: Error) -> None:
+        self.state.stated = 0
+        super().bar(error)
 
     def echoed(self, beat: int, behind: bool) -> None:
         if behind:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from zmqkit.errors import Error
 from zmqkit.handles.hand import Part
 from zmqkit.handles.inbox import Inbox
-from zmqkit.handles.intake import Convert, D, Intake
+from zmqkit.handles.intake import Convert, D, Intake, log
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Reply
@@ -27,6 +28,8 @@ class Portion(ConsumerState):
 
     @property
     def window(self) -> int:
+        if self.barred:
+            return 0
         ahead = max(state.ahead for state in self._whole.states) if self.ahead else 0
         auto = max(0, self.taken - self.got) + ahead if self.autos else 0
         return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
@@ -62,6 +65,10 @@ class Share(Inbox):
 
     def _notify(self, count: int | None) -> None:
         self._whole._notify(count)
+
+    def bar(self, error: Error) -> None:
+        self.state.barred, self.state.stated = True, 0
+        self._whole.barred_at(self, error)
 
 
 class Asked:
@@ -153,6 +160,15 @@ class Inboxes(Intake):
     def taken(self) -> int:
         """Messages in handlers' hands."""
         return sum(state.taken for state in self.states)
+
+    def barred_at(self, share: Share, error: Error) -> None:
+        """That node opens no window. Only where none does is anybody told."""
+        if any(other.session.is_up and not other.state.barred for other in self._shares):
+            log.warning("nothing is taken from %s: %s", share.session.endpoint, error)
+            return
+        self.bar(error)
+        for other in self._shares:
+            other.waiting, other.state.barred = 0, False  # who asks later, asks anew
 
     # -- the I/O thread, or before anybody takes --------------------------------------------------------------------------
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from zmqkit.errors import StaleLease
+from zmqkit.errors import Error, StaleLease
 from zmqkit.handles.delivery import Delivery
 from zmqkit.handles.hand import Demand, Hand, Part
 from zmqkit.handles.nodes import Nodes
@@ -16,6 +17,8 @@ from zmqkit.handles.waiting import Listener
 
 Convert = Callable[[Any], Any] | None
 D = TypeVar("D", bound=Delivery[Any])
+
+log = logging.getLogger("zmqkit.client")
 
 
 class Question(Protocol):
@@ -58,6 +61,7 @@ class Intake:
         self.demands: list[Demand] = []  # of loops that are running
         self.stale: deque[StaleLease] = deque()  # refusals that nobody was told of
         self.waiting = 0  # messages that gets wait for
+        self.bars, self.barred = 0, Error()  # how often no window was opened for us, and why it last was not
         self.front: Hand | None = None  # of the inbox of a single node
 
     # -- taking: any thread ---------------------------------------------------------------------------------------------
@@ -127,6 +131,19 @@ class Intake:
         self.changed.notify_all() if count is None else self.changed.notify(count)
         for _ in range(len(self.listeners) if count is None else min(count, len(self.listeners))):
             self.listeners.popleft()(self)
+
+    # -- the I/O thread -----------------------------------------------------------------------------------------------------
+
+    def bar(self, error: Error) -> None:
+        """Whoever wants messages now is told why there will be none. Who asks later, asks anew."""
+        with self.lock:
+            self.bars, self.barred, self.waiting = self.bars + 1, error, 0
+        if self.demands:
+            log.warning("%s", error)
+        for demand in list(self.demands):
+            demand.error = error
+            self.end(demand)
+        self.tell(None)
 
     # -- the I/O thread: the set of nodes changes ---------------------------------------------------------------------------
 

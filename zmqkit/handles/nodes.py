@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from zmqkit.errors import Closed, Error, Unreachable, fresh
 from zmqkit.handles.asking import Asking
 from zmqkit.handles.doors import unreachable
+from zmqkit.handles.durations import left
 from zmqkit.handles.session import Session, log
-from zmqkit.handles.shared import Shared, left
+from zmqkit.handles.shared import Shared
 from zmqkit.handles.waiting import Signal, Steps
 from zmqkit.handles.watching import Watch, Watches
 from zmqkit.machines.link import ClientMachine
@@ -221,6 +222,8 @@ class Nodes(Shared):
         if changed:
             session.declared.clear()
         self.asks.restate(session)
+        for inbox in session.inboxes:
+            inbox.state.barred = False
         for other in self._everyone():
             if other is not session and (not other.is_up or other.postponed):
                 self._flee(other)

@@ -15,6 +15,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from zmqkit.errors import Error
 from zmqkit.handles.current import Current
 from zmqkit.handles.hand import Hand
 from zmqkit.handles.inbox import Inbox
@@ -245,6 +246,10 @@ class Requests(Inbox):
             if hand.flow is not None:
                 hand.flow.tell(over=True)
             self.crew.gone(hand)
+
+    def bar(self, error: Error) -> None:
+        self.state.stated = 0
+        self.crew.bar(self, error)
 
     def judged(self, lease: HeldLease, first: int, count: int, verdict: Verdict) -> None:
         if verdict == Verdict.STALE:

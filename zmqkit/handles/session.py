@@ -266,6 +266,10 @@ class Session:
             self.machine.back(event.lease, 0, event.lease.count, BackKind.UNSTARTED)
             self.machine.consumers.pop(event.lease.queue)
 
+    def _on_barred(self, event: ev.Barred) -> None:
+        if (inbox := self._inboxes.get(event.queue)) is not None:
+            inbox.bar(error_of(event.code, event.text, event.retry_after))
+
     def _on_replied(self, event: ev.Replied) -> None:
         if event.ticket in self._replies:
             self._replies.remove(event.ticket)
@@ -297,7 +301,8 @@ class Session:
 _HANDLES: dict[type, Callable[[Session, Any], None]] = {
     ev.Up: Session._on_up, ev.Down: Session._on_down, ev.Stored: Session._on_stored, ev.Rejected: Session._on_rejected,
     ev.Granted: Session._on_lease, ev.Judged: Session._on_lease, ev.Revoked: Session._on_lease, ev.Replied: Session._on_replied,
-    ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped, ev.Postponed: Session._on_postponed,
+    ev.Barred: Session._on_barred, ev.Echoed: Session._on_echoed, ev.Left: Session._on_left, Dropped: Session._on_dropped,
+    ev.Postponed: Session._on_postponed,
     ev.Answered: lambda session, event: session.nodes.calls.answered(event),
     ev.Parts: lambda session, event: session.nodes.calls.came(event),
     ev.Failed: lambda session, event: session.nodes.calls.failed(session, event),

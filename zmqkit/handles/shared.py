@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zmqkit.errors import Timeout, fresh
+from zmqkit.handles.durations import left
 from zmqkit.handles.outcome import Ticket
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Callbacks, Reply, Steps
@@ -130,8 +131,3 @@ class Shared:
         for intake in list(self._intakes.values()):
             intake.tell(None)
         self.callbacks.close()
-
-
-def left(deadline: float | None) -> float | None:
-    """Seconds until then."""
-    return None if deadline is None else max(0.0, deadline - now())

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zmqkit import records
+from zmqkit.machines.account import Account
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.leases import DELETED
 from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.ledger import Entry
+from zmqkit.machines.permits import sees
 from zmqkit.machines.policy import QueuePolicy, TopicPolicy
 from zmqkit.machines.publishing import Publishing
 from zmqkit.machines.queue import Queue
@@ -54,7 +56,7 @@ class Admin:
         self._publishing = publishing
         self._leasing = leasing
         # Verb -> what does it, and the arguments it needs. They are checked before anything is done or recorded.
-        self._verbs: dict[str, tuple[Callable[[Result], Result], tuple[str, ...]]] = {
+        self._verbs: dict[str, tuple[Callable[[Result, Account], Result], tuple[str, ...]]] = {
             "declare": (self._declare, ("queue", "policy")), "info": (self._info, ("queue",)), "list": (self._list, ()),
             "peek": (self._peek, ("queue", "state", "count")), "purge": (self._purge, ("queue",)),
             "pause": (self._pause, ("queue",)), "resume": (self._resume, ("queue",)), "delete": (self._delete, ("queue",)),
@@ -65,21 +67,27 @@ class Admin:
             "topic_unbind": (self._topic_unbind, ("topic", "prefix", "queue")),
         }  # fmt: skip
 
-    def ask(self, client: Client, command: Ask) -> None:
+    def ask(self, client: Client, command: Ask, forbidden: str = "") -> None:
         core, asks = self._core, client.asks
         asks.advance(command.base)
         entry = asks.find(command.number)
         if entry is None:
             self._publishing.flush()
             before = core.last
-            result = self._answer(command) if not asks.full else _error(Code.QUOTA, "too many questions: say which answers you have")
+            if forbidden:
+                result = _error(Code.FORBIDDEN, forbidden)
+            elif asks.full:
+                result = _error(Code.QUOTA, "too many questions: say which answers you have")
+            else:
+                result = self._answer(command, client.account)
+            core.count_refusal(client.peer, result.get("error", 0), result.get("text", ""))
             # What changes nothing because it holds already is told when that is durable: somebody may have said it just now.
             entry = Entry(result, 0 if command.verb in LOOKS or "error" in result else core.last)
             if core.last > before:  # the bodies of a look may be gone when it is asked again; and looking changes nothing
                 asks.keep(command.number, *entry)
         core.send(client.peer, Told(command.number, entry.result), entry.after)
 
-    def _answer(self, command: Ask) -> Result:
+    def _answer(self, command: Ask, asker: Account) -> Result:
         verb, needed = self._verbs.get(command.verb, (None, ()))
         if verb is None:
             return _error(Code.MALFORMED, f"this node knows no verb {command.verb!r}: is it older than the client?")
@@ -89,31 +97,31 @@ class Admin:
             if name not in arguments or not check(arguments[name]):
                 given = f"{arguments[name]!r:.100}" if name in arguments else "none"
                 return _error(Code.MALFORMED, f"{command.verb}: {name} must be {what}, and not {given}")
-        return verb(arguments)
+        return verb(arguments, asker)
 
     def _named(self, arguments: Result) -> Queue | None:
         return self._core.queues.get(arguments["queue"])
 
     # -- queues -----------------------------------------------------------------------------------------------------
 
-    def _declare(self, arguments: Result) -> Result:
+    def _declare(self, arguments: Result, asker: Account) -> Result:
         known = self._named(arguments)
         try:
             policy = QueuePolicy.from_wire({**(known.policy if known else QueuePolicy()).to_wire(), **arguments["policy"]})
         except (TypeError, ValueError) as error:
             return _error(Code.MALFORMED, str(error))
-        queue = self._core.queue(arguments["queue"])
+        queue = self._core.queue(arguments["queue"], asker)
         if queue is None:
-            return _error(Code.QUOTA, "the node has as many queues as it takes")
+            return _error(Code.QUOTA, self._core.no_room(asker))
         if policy != queue.policy:
             queue.policy = policy
             self._store_state(queue)
         return {"policy": policy.to_wire()}
 
     def _store_state(self, queue: Queue, deleted: bool = False) -> None:
-        self._core.record(records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, deleted))
+        self._core.record(records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, deleted, queue.owner))
 
-    def _info(self, arguments: Result) -> Result:
+    def _info(self, arguments: Result, asker: Account) -> Result:
         queue = self._named(arguments)
         if queue is None:  # it comes into being at its first use; asking is none
             queue = Queue(0, arguments["queue"], QueuePolicy(), self._core.waiting)
@@ -127,33 +135,33 @@ class Admin:
             "paused": queue.paused, "policy": queue.policy.to_wire(),
         }  # fmt: skip
 
-    def _list(self, arguments: Result) -> Result:
-        """By name, at most LIST_MAX; `more` says that there are others: ask again for those `after` the last."""
-        names = sorted(name for name in self._core.queues if name > arguments.get("after", ""))
-        return {"queues": [self._info({"queue": name}) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
+    def _list(self, arguments: Result, asker: Account) -> Result:
+        """What the asker may see, by name, at most LIST_MAX; `more` says that there are others: ask again for those `after` the last."""
+        names = sorted(name for name in self._core.queues if name > arguments.get("after", "") and sees(asker, name))
+        return {"queues": [self._info({"queue": name}, asker) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
 
-    def _pause(self, arguments: Result) -> Result:
-        return self._set_paused(arguments, True)
+    def _pause(self, arguments: Result, asker: Account) -> Result:
+        return self._set_paused(arguments, asker, True)
 
-    def _resume(self, arguments: Result) -> Result:
-        return self._set_paused(arguments, False)
+    def _resume(self, arguments: Result, asker: Account) -> Result:
+        return self._set_paused(arguments, asker, False)
 
-    def _set_paused(self, arguments: Result, paused: bool) -> Result:
-        queue = self._core.queue(arguments["queue"])
+    def _set_paused(self, arguments: Result, asker: Account, paused: bool) -> Result:
+        queue = self._core.queue(arguments["queue"], asker)
         if queue is None:
-            return _error(Code.QUOTA, "the node has as many queues as it takes")
+            return _error(Code.QUOTA, self._core.no_room(asker))
         if queue.paused != paused:
             queue.paused = paused
             self._store_state(queue)
             self._core.hungry[queue.number] = queue
         return {}
 
-    def _purge(self, arguments: Result) -> Result:
+    def _purge(self, arguments: Result, asker: Account) -> Result:
         """All ready and delayed messages, or those of `seqs`; what is leased or dead stays."""
         queue = self._named(arguments)
         return {"count": self._settle(queue, ("ready", "delayed"), arguments.get("seqs")) if queue else 0}
 
-    def _delete(self, arguments: Result) -> Result:
+    def _delete(self, arguments: Result, asker: Account) -> Result:
         queue = self._named(arguments)
         if queue is None:
             return {"count": 0}
@@ -178,7 +186,7 @@ class Admin:
 
     # -- topics -----------------------------------------------------------------------------------------------------
 
-    def _topic_declare(self, arguments: Result) -> Result:
+    def _topic_declare(self, arguments: Result, asker: Account) -> Result:
         name, topics = TOPIC_MARK + arguments["topic"], self._topics
         known = topics.hosted[name].topic.policy if name in topics.hosted else TopicPolicy()
         try:
@@ -187,35 +195,36 @@ class Admin:
             return _error(Code.MALFORMED, str(error))
         if policy.durability in ("disk", "os") and self._core.identity.durability == "memory":
             return _error(Code.MALFORMED, f"durability={policy.durability!r}: this node keeps nothing on a disk; start it with a journal")
-        declared = topics.declare(name, policy)
+        declared = topics.declare(name, policy, asker)
         if declared is None:
-            return _error(Code.QUOTA, "the node has as many topics as it takes")
+            return _error(Code.QUOTA, self._core.no_room(asker))
         return {"policy": declared.to_wire()}
 
-    def _topic_info(self, arguments: Result) -> Result:
+    def _topic_info(self, arguments: Result, asker: Account) -> Result:
         return self._topics.info(TOPIC_MARK + arguments["topic"])
 
-    def _topic_list(self, arguments: Result) -> Result:
+    def _topic_list(self, arguments: Result, asker: Account) -> Result:
         """As `list` does it with queues."""
-        names = sorted(name for name in self._topics.hosted if name > TOPIC_MARK + arguments.get("after", ""))
+        after = TOPIC_MARK + arguments.get("after", "")
+        names = sorted(name for name in self._topics.hosted if name > after and sees(asker, name))
         return {"topics": [self._topics.info(name) for name in names[:LIST_MAX]], "more": len(names) > LIST_MAX}
 
-    def _topic_delete(self, arguments: Result) -> Result:
+    def _topic_delete(self, arguments: Result, asker: Account) -> Result:
         return {"count": self._topics.delete(TOPIC_MARK + arguments["topic"])}
 
-    def _topic_bind(self, arguments: Result) -> Result:
-        return self._set_bound(arguments, True)
+    def _topic_bind(self, arguments: Result, asker: Account) -> Result:
+        return self._set_bound(arguments, asker, True)
 
-    def _topic_unbind(self, arguments: Result) -> Result:
-        return self._set_bound(arguments, False)
+    def _topic_unbind(self, arguments: Result, asker: Account) -> Result:
+        return self._set_bound(arguments, asker, False)
 
-    def _set_bound(self, arguments: Result, bound: bool) -> Result:
-        why = self._topics.bind(TOPIC_MARK + arguments["topic"], arguments["prefix"], arguments["queue"], bound)
+    def _set_bound(self, arguments: Result, asker: Account, bound: bool) -> Result:
+        why = self._topics.bind(TOPIC_MARK + arguments["topic"], arguments["prefix"], arguments["queue"], bound, asker)
         return _error(Code.QUOTA, why) if why else {}
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def _peek(self, arguments: Result) -> Result:
+    def _peek(self, arguments: Result, asker: Account) -> Result:
         """At most PEEK_MAX; `more` says that there are others: ask again for those `after` the last."""
         queue, limit, more = self._named(arguments), min(arguments["count"], PEEK_MAX), False
         rows: list[list[int]] = []
@@ -233,7 +242,7 @@ class Admin:
                 break
         return {"rows": rows, "parcels": parcels, "more": more}
 
-    def _dead_list(self, arguments: Result) -> Result:
+    def _dead_list(self, arguments: Result, asker: Account) -> Result:
         queue = self._named(arguments)
         if queue is None:
             return {"rows": [], "parcels": []}
@@ -252,7 +261,7 @@ class Admin:
         seqs = sorted(queue.dead) if wanted is None else sorted({seq for seq in wanted if seq in queue.dead})
         return [(qseq, 1) for qseq in seqs]
 
-    def _redrive(self, arguments: Result) -> Result:
+    def _redrive(self, arguments: Result, asker: Account) -> Result:
         queue = self._named(arguments)
         ranges = self._dead_ranges(queue, arguments) if queue else []
         if queue and ranges:
@@ -260,7 +269,7 @@ class Admin:
             queue.redrive(record, self._core.record(record))
         return {"count": len(ranges)}
 
-    def _drop(self, arguments: Result) -> Result:
+    def _drop(self, arguments: Result, asker: Account) -> Result:
         queue = self._named(arguments)
         return {"count": self._drop_ranges(queue, self._dead_ranges(queue, arguments)) if queue else 0}
 

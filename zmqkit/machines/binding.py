@@ -37,7 +37,7 @@ class Binding:
         seq = seq or topic.next_qseq
         for name, prefixes in topic.bindings.items():
             chosen = [index for index, key in enumerate(updates.keys) if key.startswith(prefixes)]
-            queue = self._core.queue(name) if chosen else None
+            queue = self._core.queue(name, self._core.account(topic.owner)) if chosen else None
             if chosen and queue is None:
                 return None
             for start in range(0, len(chosen), PART):

@@ -11,11 +11,13 @@ from bisect import bisect_right, insort
 from collections import deque
 from typing import NamedTuple
 
+from zmqkit.machines.account import Account
 from zmqkit.machines.replies import Answer
 from zmqkit.machines.service import Job
 from zmqkit.parcel import Parcel
-from zmqkit.wire import Part, Reply
+from zmqkit.wire import Call, Kind, Part, Refused, Reply
 
+RETRY_SECONDS = 0.1  # a refused caller may ask again after that
 SERIAL_MAX = 2**62  # no caller has had so many REPLYs, and the numbers after it must fit their field too
 
 
@@ -63,10 +65,11 @@ class Kept:
 
 
 class Caller:
-    __slots__ = ("_budget", "_firsts", "answered", "answers", "client", "jobs", "kept", "open", "relinked", "replied", "serial", "unread")
+    __slots__ = ("_budget", "_firsts", "account", "answered", "answers", "client", "jobs", "kept", "open", "relinked", "replied", "serial",
+                 "unread")  # fmt: skip
 
-    def __init__(self, client: bytes, budget: Budget) -> None:
-        self.client, self._budget = client, budget
+    def __init__(self, client: bytes, account: Account, budget: Budget) -> None:
+        self.client, self.account, self._budget = client, account, budget
         self.jobs: dict[int, Job] = {}  # by the number of their first call
         self._firsts: list[int] = []  # their keys, in order
         self.open = 0  # calls without an outcome
@@ -86,6 +89,7 @@ class Caller:
         self.jobs[job.first] = job
         insort(self._firsts, job.first)
         self.open += job.count
+        self.account.in_flight += job.count
 
     def find(self, number: int) -> Job | None:
         """The job in which that call is, if the node knows of it."""
@@ -135,3 +139,13 @@ class Caller:
         self._budget.used -= sum(len(parcel.body) for *_, parcel in self.answers)
         for job in self.jobs.values():
             self._release(job)
+
+
+def rest(command: Call, start: int) -> Call:
+    """These calls without the first ones."""
+    count = command.count - start
+    return command._replace(first=command.first + start, count=count, parcel=command.parcel.split(start, count))
+
+
+def refused(service: str, first: int, count: int, code: int, text: str) -> Refused:
+    return Refused(Kind.CALL, service, first, count, code, RETRY_SECONDS, text)

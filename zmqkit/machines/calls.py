@@ -12,15 +12,15 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from zmqkit.machines.callers import Budget, Caller, Kept
+from zmqkit.machines.callers import Budget, Caller, Kept, refused, rest
 from zmqkit.machines.core import PATIENCE, Core
 from zmqkit.machines.keys import Keys
-from zmqkit.machines.replies import Answer, gathered
+from zmqkit.machines.replies import Answer, gathered, texts
 from zmqkit.machines.service import Job, Service
 from zmqkit.machines.session import Client
-from zmqkit.parcel import PARCEL_BYTES_MAX, Parcel
+from zmqkit.parcel import Parcel
 from zmqkit.records import mask_of, ranges_of
-from zmqkit.wire import Call, Cancel, Code, Kind, More, Refused, Status
+from zmqkit.wire import Call, Cancel, Code, More, Status
 
 CALLS_MAX = 16_384  # of one caller, whose outcome it may not have
 CALLS_BYTES_MAX = 256 * 1024 * 1024  # of a node: bodies of calls, and answers that may have to be told again. No new calls beyond that
@@ -28,7 +28,6 @@ ANSWERS_BYTES_MAX = 2 * CALLS_BYTES_MAX  # nor answers to those there are beyond
 PARTS_AHEAD_MAX = 256  # of one stream: kept here until its caller has them
 ABSENCE_SECONDS = 1200.0  # a caller gives up by itself when it was cut off for half of that
 HASTE_SECONDS = 0.02  # a deadline is not corrected by less
-RETRY_SECONDS = 0.1  # a refused caller may ask again after that
 SPENT = Parcel(0, b"", b"")
 
 
@@ -45,22 +44,32 @@ class Calls:
 
     # -- from the caller ----------------------------------------------------------------------------------------------
 
-    def call(self, client: Client, command: Call) -> None:
+    def call(self, client: Client, command: Call, forbidden: str = "") -> None:
         core = self._core
         caller = self.callers.get(client.id)
         if caller is None:
-            caller = self.callers[client.id] = Caller(client.id, self.budget)
+            caller = self.callers[client.id] = Caller(client.id, client.account, self.budget)
         caller.arrived(command.replied)
         known = caller.find(command.first)
         if known is not None:
-            return self._hasten(known, core.now + command.seconds)  # rule 1: a new link has told again what there is to tell
-        code, text = self._refusal(caller, command)
+            self._hasten(known, core.now + command.seconds)  # rule 1: a new link has told again what there is to tell
+            over = known.first + known.count - command.first
+            if over < command.count:  # the rest was refused, and the link that was to tell is lost
+                self.call(client, rest(command, over), forbidden)
+            return
+        code, text = self._refusal(caller, command, forbidden)
+        if not code and caller.account.in_flight + command.count > caller.account.limits.in_flight:
+            room = int(caller.account.room)
+            if room > 0:
+                self.call(client, command._replace(count=room, parcel=command.parcel.split(0, room)))
+                command = rest(command, room)
+            code, text = Code.QUOTA, f"{caller.account.who} has as many messages and calls in flight as it may"
         service = None if code else core.service(command.service)
         if service is None:
             text = text or "this node has as many services as it takes"
-            core.send(client.peer, _refused(command.service, command.first, command.count, code or Code.QUOTA, text))
+            core.refuse(client.peer, refused(command.service, command.first, command.count, code or Code.QUOTA, text))
             return
-        job = Job(service, caller, command.first, command.parcel, core.now + command.seconds, command.attempts)
+        job = Job(service, caller.account, caller, command.first, command.parcel, core.now + command.seconds, command.attempts)
         caller.add(job)
         self._expect(job)
         if command.parts:
@@ -78,11 +87,13 @@ class Calls:
             self._expect(job)
             self._ended += 1  # it stands in the heap twice now
 
-    def _refusal(self, caller: Caller, command: Call) -> tuple[int, str]:
+    def _refusal(self, caller: Caller, command: Call, forbidden: str) -> tuple[int, str]:
         """What is definite about these calls comes last: a restart makes all else doubtful (rule 2)."""
         core = self._core
         if command.epoch not in (0, core.identity.epoch) and not command.key:
             return Code.MAYBE_EXECUTED, "the node has restarted since, and cannot tell whether the call was executed"
+        if forbidden:
+            return Code.FORBIDDEN, forbidden
         if core.stopping:
             return Code.STOPPING, "the node stops"
         if command.key and command.parts:
@@ -92,16 +103,16 @@ class Calls:
             return Code.QUOTA, f"{waiting:,} calls of this client wait for their answers, or these to be read; the limit is {CALLS_MAX:,}"
         if self.budget.used + _size(command.parcel) > CALLS_BYTES_MAX:
             return Code.QUOTA, f"calls on this node hold {self.budget.used:,} bytes, the limit is {CALLS_BYTES_MAX:,}"
-        if command.key and self.keys.refuses(command.service, command.key, core.now):
+        if command.key and self.keys.refuses((caller.account.user, command.service, command.key), core.now):
             return Code.QUOTA, "this node keeps as many answers to keyed calls as it can"
         return 0, ""
 
     def _join(self, job: Job, key: str) -> None:
         job.key = key
-        entry = self.keys.find(job.service, key, self._core.now)
+        entry = self.keys.find(job, self._core.now)
         if entry is None:
             # What runs belongs to the key: its callers come and go, and each has a deadline of its own.
-            run = Job(job.service, None, job.first, job.parcel, job.deadline, job.attempts)
+            run = Job(job.service, job.account, None, job.first, job.parcel, job.deadline, job.attempts)
             run.key, run.waiters, job.parcel = key, [job], SPENT
             self.keys.begin(run)
             return self._offer(run)
@@ -165,7 +176,7 @@ class Calls:
 
     def _run_of(self, job: Job) -> Job:
         """What executes this call: of a keyed one, what its key stands for."""
-        entry = self.keys.find(job.service, job.key, self._core.now) if job.key and job.caller is not None else None
+        entry = self.keys.find(job, self._core.now) if job.key and job.caller is not None else None
         return job if entry is None or entry.run is None else entry.run
 
     def _unbegun(self, job: Job) -> int:
@@ -245,13 +256,13 @@ class Calls:
             job.waiters = []
             return
         for offset, count in ranges_of(mask):
-            self._answer(job, offset, count, status, _texts(cause, count))
+            self._answer(job, offset, count, status, texts(cause, count))
 
     def _answer(self, job: Job, offset: int, count: int, status: int, parcel: Parcel) -> None:
         caller = job.caller
         assert caller is not None, "a keyed run is answered to its waiters"
         if self.budget.used + len(parcel.body) > ANSWERS_BYTES_MAX:
-            status, parcel = Status.MAYBE_EXECUTED, _texts("answered, but this node holds as many answers as it can", count)
+            status, parcel = Status.MAYBE_EXECUTED, texts("answered, but this node holds as many answers as it can", count)
         caller.answer(job, offset, count, status, parcel)
         self.answering[caller.client] = caller
         self._close(job, ((1 << count) - 1) << offset)
@@ -262,6 +273,7 @@ class Calls:
         job.open ^= mask
         if job.caller is not None:
             job.caller.open -= mask.bit_count()
+            self._core.release(job.account, mask.bit_count())
         if mask and not job.open:
             self._ended += job.caller is not None
             self._spend(job)
@@ -376,18 +388,9 @@ class Calls:
         for offset, count in ranges_of(self._unbegun(job)):
             assert caller is not None, "a keyed run is refused to its waiters"
             peer = core.clients[caller.client].peer
-            core.send(peer, _refused(job.service.title, job.first + offset, count, Code.STOPPING, "the node stops"))
+            core.send(peer, refused(job.service.title, job.first + offset, count, Code.STOPPING, "the node stops"))
             self._forget(job, mask_of([(offset, count)]))
-
-
-def _refused(service: str, first: int, count: int, code: int, text: str) -> Refused:
-    return Refused(Kind.CALL, service, first, count, code, RETRY_SECONDS, text)
 
 
 def _size(parcel: Parcel) -> int:
     return len(parcel.body) + len(parcel.columns or b"")
-
-
-def _texts(text: str, count: int) -> Parcel:
-    """The same for each of so many calls; together they must fit a REPLY."""
-    return Parcel.of([text.encode()[: PARCEL_BYTES_MAX // count]] * count)

@@ -23,7 +23,7 @@ MARKS_BYTES_MAX = 1024 * 1024  # of what stands in it, beside one last entry
 
 
 def snapshot(queue: Queue) -> Iterator[records.Record]:
-    yield records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, False)
+    yield records.Queue(queue.number, queue.name, queue.policy.to_wire(), queue.paused, False, queue.owner)
     yield from _backlog(queue)
     due = _due_times(queue)
     for batch in queue.batches:

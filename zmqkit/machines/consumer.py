@@ -45,6 +45,7 @@ class ConsumerState:
         self.open = 0  # messages in hand, taken or not
         self.buffered = 0  # of those, not taken yet
         self.stated = 0  # the window in the last READY
+        self.barred = False  # the node opens none, and others do
         self.ahead = 1
         self._may_change = True  # once per echo
         self._taken_at = -inf  # when the application last took one

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from zmqkit import records
+from zmqkit.machines.account import Account
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.output import Dropped, Output, Send
 from zmqkit.machines.parts import Row, Waiting
@@ -16,7 +17,7 @@ from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Stream
 from zmqkit.machines.topic import Landing, Topic
 from zmqkit.rights import Access
-from zmqkit.wire import SERVICE_MARK, Command
+from zmqkit.wire import SERVICE_MARK, TOPIC_MARK, Code, Command, Refused
 
 BEAT = 1.0  # seconds between READYs of a client that holds or awaits something
 PATIENCE = 3.0  # without READY: no new lease
@@ -24,8 +25,10 @@ LEASES_MAX = 512  # open tokens of one client: what one READY can list
 QUEUES_MAX = 10_000
 SERVICES_MAX = 10_000
 STREAMS_MAX = 100_000
+CLIENT_STREAMS_MAX = 20_000  # of one client, so that ten are not all there is
 CLIENTS_MAX = 50_000
 PARTED_MAX = 1000  # streams of one client in queues that were deleted
+COUNTED = {Code.FORBIDDEN: "forbidden", Code.QUOTA: "quota"}  # refusals that tell of a user who may not, or has too much
 
 
 class Identity(NamedTuple):
@@ -36,8 +39,10 @@ class Identity(NamedTuple):
 
 
 class Core:
-    def __init__(self, identity: Identity, jitter: Callable[[], float]) -> None:
+    def __init__(self, identity: Identity, jitter: Callable[[], float], access: Access) -> None:
         self.identity = identity
+        self.access = access
+        self.accounts: dict[str | None, Account] = {}  # by user; None: of clients that did not come back yet
         self.jitter = jitter  # 0..1
         self.last = 0  # position of the newest record
         self.now = 0.0
@@ -85,20 +90,75 @@ class Core:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         self.out.events.append(Dropped(reason, peer, detail))
 
-    def client(self, client_id: bytes) -> Client:
+    def refuse(self, peer: bytes, refused: Refused, after: int = 0) -> None:
+        self.count_refusal(peer, refused.code, refused.text)
+        self.send(peer, refused, after)
+
+    def count_refusal(self, peer: bytes, code: int, text: str) -> None:
+        reason = COUNTED.get(code)  # type: ignore[call-overload]
+        if reason is not None:
+            self.drop(reason, peer, text)
+
+    # -- users --------------------------------------------------------------------------------------------------------
+
+    def account(self, user: str | None) -> Account:
+        account = self.accounts.get(user)
+        if account is None:
+            account = self.accounts[user] = Account(user, None if user is None else self.access.of(user))
+        return account
+
+    def client(self, client_id: bytes, user: str | None = None) -> Client:
+        """Of `user`, unless it is known as that of another one. None: the log knows it, and nobody has come for it yet."""
         client = self.clients.get(client_id)
         if client is None:
-            client = self.clients[client_id] = Client(client_id)
+            client = self.clients[client_id] = Client(client_id, self.account(user))
+            client.account.clients[client_id] = client
             client.doubt = self.forgotten_token
+        elif user is not None and client.account.user is None:
+            held = sum(consumer.open for consumer in client.consumers.values())
+            client.account.in_flight -= held
+            del client.account.clients[client_id]
+            client.account = self.account(user)
+            client.account.in_flight += held
+            client.account.clients[client_id] = client
         return client
 
-    def queue(self, name: str) -> Queue | None:
-        """The queue of that name, made at its first use. None: there are too many."""
+    def forget_client(self, client: Client) -> None:
+        account = client.account
+        del self.clients[client.id], account.clients[client.id]
+        if not (account.clients or account.owned):
+            del self.accounts[account.user]
+
+    def release(self, account: Account, count: int) -> None:
+        """So many messages or calls are in flight no more. If that was all the user may have, its other consumers have room, too."""
+        was_full = account.in_flight >= account.limits.in_flight
+        account.in_flight -= count
+        if was_full:
+            for client in account.clients.values():
+                self.hungry.update((number, self.by_number[number]) for number in client.consumers)
+
+    def own(self, user: str, number: int) -> None:
+        """A queue or topic came into being by this user."""
+        self.account(user).owned[number] = None
+
+    def disown(self, user: str, number: int) -> None:
+        self.account(user).owned.pop(number, None)
+
+    def no_room(self, account: Account) -> str:
+        """Why there is no further queue, topic or stream for it."""
+        if len(account.owned) >= account.limits.queues:
+            return f"{account.who} has {len(account.owned):,} queues and topics, as many as it may: delete some, or ask the node's admin"
+        return "the node has as many queues, topics, services or producers as it takes"
+
+    # -- queues -------------------------------------------------------------------------------------------------------
+
+    def queue(self, name: str, account: Account) -> Queue | None:
+        """The queue of that name, made at its first use, for this user. None: there are too many."""
         queue = self.queues.get(name)
-        if queue is None and len(self.queues) < QUEUES_MAX:
-            policy = QueuePolicy()
-            self.record(records.Queue(self.next_number, name, policy.to_wire(), False, False))
-            queue = self.add_queue(self.next_number, name, policy)
+        if queue is None and len(self.queues) < QUEUES_MAX and len(account.owned) < account.limits.queues:
+            policy, owner = QueuePolicy(), account.user or ""
+            self.record(records.Queue(self.next_number, name, policy.to_wire(), False, False, owner))
+            queue = self.add_queue(self.next_number, name, policy, owner)
         return queue
 
     def service(self, title: str) -> Service | None:
@@ -129,18 +189,22 @@ class Core:
         assert isinstance(queue, Queue), "a lease of messages, not of calls"
         return queue
 
-    def source(self, name: str) -> Queue | Service | None:
-        """What a window is into: a queue, or a service by its marked name."""
-        return self.service(name[1:]) if name.startswith(SERVICE_MARK) else self.queue(name)
+    def source(self, name: str, account: Account) -> Queue | Service | None:
+        """What a window of this user's is into: a queue, or a service by its marked name. None: there are too many, or it is a topic."""
+        if name.startswith(SERVICE_MARK):
+            return self.service(name[1:])
+        return None if name.startswith(TOPIC_MARK) else self.queue(name, account)
 
-    def add_queue(self, number: int, name: str, policy: QueuePolicy) -> Queue:
-        queue = Queue(number, name, policy, self.waiting)
+    def add_queue(self, number: int, name: str, policy: QueuePolicy, owner: str) -> Queue:
+        queue = Queue(number, name, policy, self.waiting, owner)
         self.queues[name] = self.by_number[number] = queue
+        self.own(owner, number)
         self.next_number = max(self.next_number, number + 1)
         return queue
 
     def remove_queue(self, queue: Queue) -> None:
         del self.queues[queue.name], self.by_number[queue.number]
+        self.disown(queue.owner, queue.number)
         self.delaying.pop(queue.number, None)
         self.hungry[queue.number] = queue  # whoever ran dry for its suspects need not any more
         self.part(queue)
@@ -169,7 +233,7 @@ class Core:
         """None: there are too many."""
         stream = client.streams.get(queue.number)
         if stream is None:
-            if self.streams >= STREAMS_MAX:
+            if self.streams >= STREAMS_MAX or len(client.streams) >= CLIENT_STREAMS_MAX:
                 return None
             stream = self.open_stream(client, queue)
         stream.seen = self.now

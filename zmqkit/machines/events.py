@@ -72,6 +72,15 @@ class Revoked(NamedTuple):
     lease: HeldLease
 
 
+class Barred(NamedTuple):
+    """The node opens no window into this queue or (by its marked name) service. Whoever goes on wanting one is told so again."""
+
+    queue: str
+    code: int
+    retry_after: float
+    text: str
+
+
 class Replied(NamedTuple):
     """The answer to an ask."""
 
@@ -156,6 +165,6 @@ class News(NamedTuple):
 
 
 Event = (
-    Up | Down | Stored | Rejected | Postponed | Granted | Judged | Revoked | Replied | Echoed | Left
+    Up | Down | Stored | Rejected | Postponed | Granted | Judged | Revoked | Barred | Replied | Echoed | Left
     | Answered | Failed | Parts | Cancelled | Allowed | News
 )  # fmt: skip

@@ -40,6 +40,7 @@ LOST = Cause("link-lost", counts=True, only_single=True, suspect=True, unasked=T
 EXPIRED = Cause("expired", counts=True, only_single=True, suspect=True, unasked=True)
 ORPHANED = Cause("node-restarted", counts=True, only_single=True, suspect=True, unasked=True)
 DELETED = Cause("queue-deleted", unasked=True)
+WITHDRAWN = Cause("rights-withdrawn", unasked=True)
 
 
 class Lease:

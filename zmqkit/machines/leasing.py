@@ -6,6 +6,7 @@ Rule 2: what the client's READY lists is renewed; what it does not list, and mus
 Rule 3: a lost link brings the deadline forward to the last READY + grace; the same client adopts by listing the token.
 Rule 4: leases end by the time the node has listened (`heard`), after the drain of a turn.
 Rule 5: a suspect is leased by itself, to a client that holds nothing else, nor still runs what was taken from it.
+Rule 6: beyond what its user may have in flight, over all its clients, a client is granted nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +16,20 @@ from math import inf
 from typing import Any
 
 from zmqkit import records
+from zmqkit.machines import permits
 from zmqkit.machines.core import BEAT, LEASES_MAX, PATIENCE, Core
-from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, UNRECEIVED, Cause, Lease
+from zmqkit.machines.leases import EXPIRED, LOST, ORPHANED, REJECT, TOKEN_COUNTER_BITS, UNLISTED, UNRECEIVED, WITHDRAWN, Cause, Lease
 from zmqkit.machines.output import Ended
 from zmqkit.machines.parts import Batch, Row
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.service import Service
 from zmqkit.machines.session import Client, Consumer
 from zmqkit.records import ranges_of
-from zmqkit.wire import Echo, Lease as LeaseCommand, Ready, Slice
+from zmqkit.wire import Code, Echo, Kind, Lease as LeaseCommand, Ready, Refused, Slice
 
 ECHO_AFTER = 1.5 * BEAT  # silence after which a client that holds leases is sent its ECHO again
 ECHO_EVERY = 0.5 * BEAT
+RETRY_SECONDS = 5.0  # a consumer that was refused may ask again after that
 
 
 class Leasing:
@@ -79,7 +82,7 @@ class Leasing:
 
     def _listens(self, queue: Queue | Service, consumer: Consumer) -> bool:
         client = consumer.client
-        if client.alone_token or len(client.leases) >= LEASES_MAX:
+        if client.alone_token or len(client.leases) >= LEASES_MAX or client.account.in_flight >= client.account.limits.in_flight:
             return False
         if self._drying and (dry_for := self._dries_for(client)) and (queue.number not in dry_for or client.runs_any()):
             return False
@@ -91,6 +94,9 @@ class Leasing:
 
     def _grant(self, queue: Queue | Service, consumer: Consumer, room: int, alone: bool) -> bool:
         core, client = self._core, consumer.client
+        account = client.account
+        if account.limits.in_flight < inf and (room := min(room, int(account.room))) <= 0:
+            return False  # another one of this user's took it in this very round
         picked = queue.pick(room, alone)
         if picked is None:
             return False
@@ -108,6 +114,7 @@ class Leasing:
         queue.lease(lease)
         core.leases[token] = client.leases[token] = lease
         consumer.open += count
+        account.in_flight += count
         self.next_scan = min(self.next_scan, lease.deadline, client.next_echo)
         queue.consumers[client.id] = queue.consumers.pop(client.id)  # the next one's turn
         if isinstance(queue, Service):
@@ -194,6 +201,7 @@ class Leasing:
         core = self._core
         client = core.clients[lease.client]
         client.consumers[lease.queue].open -= mask.bit_count()
+        core.release(client.account, mask.bit_count())
         if not lease.open:
             if client.alone_token == lease.token:
                 client.alone_token = 0
@@ -259,11 +267,7 @@ class Leasing:
 
     def _set_windows(self, client: Client, command: Ready, revoked: dict[int, int]) -> None:
         core = self._core
-        wanted = {window.queue: window for window in command.windows if window.messages}
-        for name in wanted:
-            queue = core.source(name)
-            if queue is not None and queue.number not in client.consumers:
-                client.consumers[queue.number] = Consumer(client)
+        wanted = {window.queue: window for window in command.windows if window.messages and self._opens(client, window.queue)}
         for number, consumer in client.consumers.items():
             queue = core.by_number[number]
             window = wanted.get(queue.name)
@@ -276,6 +280,36 @@ class Leasing:
                 self._leave(queue, client)
             core.hungry[number] = queue  # there is more room, or whoever ran dry for its suspects has left it
         client.consumers = {number: consumer for number, consumer in client.consumers.items() if consumer.window or consumer.open}
+
+    def _opens(self, client: Client, name: str) -> bool:
+        """Its window into that counts. If not, whoever waits by it is told why."""
+        core, account = self._core, client.account
+        code, why = Code.FORBIDDEN, permits.why_no_window(account, name)
+        if not why:
+            queue = core.source(name, account)
+            if queue is not None:
+                if queue.number not in client.consumers:
+                    client.consumers[queue.number] = Consumer(client)
+                return True
+            code, why = Code.QUOTA, core.no_room(account)
+        self._bar(client, name, code, why)
+        return False
+
+    def _bar(self, client: Client, name: str, code: Code, why: str) -> None:
+        self._core.refuse(client.peer, Refused(Kind.READY, name, 0, 0, code, RETRY_SECONDS, why))
+
+    def take_back(self, client: Client) -> None:
+        """What its user's rights cover no more."""
+        for number, consumer in client.consumers.items():
+            queue = self._core.by_number[number]
+            why = permits.why_no_window(client.account, queue.name)
+            if why:
+                if consumer.window:
+                    self._bar(client, queue.name, Code.FORBIDDEN, why)
+                consumer.window = 0
+                self._leave(queue, client)
+                for lease in [lease for lease in client.leases.values() if lease.queue == number]:
+                    self.end(lease, lease.open, WITHDRAWN)
 
     def _leave(self, queue: Queue | Service, client: Client) -> None:
         left = queue.consumers.pop(client.id, None)
@@ -335,6 +369,7 @@ class Leasing:
             lease.revoked = int.from_bytes(record.revoked, "little")
         core.leases[lease.token] = client.leases[lease.token] = lease
         client.consumers.setdefault(record.queue, Consumer(client)).open += lease.open.bit_count()
+        client.account.in_flight += lease.open.bit_count()
         core.logged_token = max(core.logged_token, record.token)
         return lease
 

@@ -362,13 +362,14 @@ class ClientMachine:
             self.calling.refused(refused)
         elif refused.command == wire.Kind.SUB:
             self.following.refused(refused)
+        elif refused.command == wire.Kind.READY:
+            self._out.events.append(ev.Barred(refused.queue, refused.code, refused.retry_after, refused.text))
         elif refused.command == wire.Kind.PUT and stream is not None:
             event = stream.refused(refused, self._now)
             self._out.events.extend([event] if event else [])
 
     def _told(self, told: wire.Told) -> None:
-        ticket = self.asks.told(told.number)
-        if ticket is not None:
+        if (ticket := self.asks.told(told.number)) is not None:
             self._out.events.append(ev.Replied(ticket, told.result))
 
     def _follow(self, command: Any) -> None:

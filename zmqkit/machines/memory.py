@@ -97,7 +97,7 @@ class Memory:
         core = self._core
         policy = QueuePolicy.from_wire(record.policy)
         known = core.by_number.get(record.number)
-        queue = known if isinstance(known, Queue) else core.add_queue(record.number, record.name, policy)
+        queue = known if isinstance(known, Queue) else core.add_queue(record.number, record.name, policy, record.owner)
         queue.policy, queue.paused = policy, record.paused
         if record.deleted:
             core.remove_queue(queue)

@@ -6,23 +6,28 @@
 Rule 1: HELLO is the first command of every routing id; all else from a stranger is answered NOSESSION, never applied.
 Rule 2: the newest link number of a client is its link; older links are strangers.
 Rule 3: a command changes state and adds records and sends to one Output; the driver persists, then sends.
-Rule 4: `restore` of a snapshot's records, then of every record after it, gives the state; nothing else is remembered.
+Rule 4: whose link it is, its HELLO has said; what its user may say, and how much, is asked before anything is done (`permits`).
+Rule 5: `restore` of a snapshot's records, then of every record after it, gives the state; nothing else is remembered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from zmqkit import framing, records, wire
+from zmqkit.machines.account import Account
 from zmqkit.machines.admin import Admin
 from zmqkit.machines.answering import Answering
 from zmqkit.machines.calls import Calls
 from zmqkit.machines.core import BEAT, CLIENTS_MAX, LEASES_MAX, PATIENCE, Core, Identity
+from zmqkit.machines.followers import Followers
 from zmqkit.machines.leases import STOPPED, UNSENT
 from zmqkit.machines.leasing import Leasing
 from zmqkit.machines.memory import Memory
 from zmqkit.machines.output import Output, Send
+from zmqkit.machines.permits import why_not
 from zmqkit.machines.publishing import WINDOW_BATCHES, Publishing
 from zmqkit.machines.queue import Queue
 from zmqkit.machines.session import Client
@@ -30,22 +35,26 @@ from zmqkit.machines.settling import Settling
 from zmqkit.machines.topic import Landing
 from zmqkit.machines.topics import Topics
 from zmqkit.parcel import PARCEL_BYTES_MAX, Buffer
-from zmqkit.rights import ANYBODY
+from zmqkit.rights import ANYBODY, Access, Rights
 
 WINDOW_BYTES = 8 * 1024 * 1024
 STRANGERS_MAX = 1000  # NOSESSIONs a second in all; one a second to each
 FORGET_AFTER = 60.0  # a client that is away so long and holds and publishes nothing
+SILENCE = 2 * PATIENCE  # after which a client gives way to others of its user
 STREAM_RETENTION = 7 * 86400.0
 
 
 class NodeMachine:
     def __init__(
-        self, node: bytes, epoch: int, *, name: str = "", durability: str = "memory", last: int = 0, jitter: Callable[[], float]
-    ) -> None:
-        self.core = core = Core(Identity(node, epoch, name, durability), jitter)
+        self, node: bytes, epoch: int, *, name: str = "", durability: str = "memory", last: int = 0, jitter: Callable[[], float],
+        access: Access | None = None,
+    ) -> None:  # fmt: skip
+        self.core = core = Core(Identity(node, epoch, name, durability), jitter, access or Access())
+        self._users: Mapping[str, Rights] = core.access.users  # as they were when they were last looked at
         core.last = last
         self._leasing = Leasing(core)
         self.topics = Topics(core)
+        self._followers = followers = Followers(core, self.topics)
         self._publishing = Publishing(core, self.topics)
         self._settling = Settling(core, self._leasing)
         self.calls = Calls(core)
@@ -58,7 +67,10 @@ class NodeMachine:
             wire.Done: self._settling.done, wire.Back: self._settling.back, wire.Save: self._settling.save,
             wire.Call: self.calls.call, wire.Cancel: self.calls.cancel, wire.More: self.calls.more,
             wire.Reply: self._answering.reply, wire.Part: self._answering.part,
-            wire.Sub: self.topics.subscribe, wire.Unsub: self.topics.unsubscribe, wire.Seen: self.topics.seen, wire.Pos: self.topics.mark,
+            wire.Sub: followers.subscribe, wire.Unsub: followers.unsubscribe, wire.Seen: followers.seen, wire.Pos: followers.mark,
+        }  # fmt: skip
+        self._refuses: dict[type, Callable[[Client, Any, str], None]] = {  # what has an answer; it is told why
+            wire.Put: self._publishing.put, wire.Call: self.calls.call, wire.Ask: self._admin.ask, wire.Sub: followers.subscribe,
         }  # fmt: skip
         self._peers: dict[bytes, Client] = {}
         self._turn: dict[bytes, Client] = {}  # who was heard since the last take
@@ -78,34 +90,59 @@ class NodeMachine:
             self.hear(peer, command, now, user)
 
     def hear(self, peer: bytes, command: wire.Command, now: float, user: str = ANYBODY) -> None:
-        """A peer said this."""
-        self.core.hear(now)
+        """A peer, which has proven to be this user, said this."""
+        core = self.core
+        core.hear(now)
+        if core.access.users is not self._users:
+            self._entitle()
         client = self._peers.get(peer)
         hears = self._hears.get(type(command))
-        if client is not None and hears is not None:
-            hears(client, command)
+        if client is not None and (account := client.account).user != user:
+            self._reject(peer, "other-user", type(command).__name__)  # the link that had this routing id has ended
+        elif client is not None and hears is not None:
+            if account.free or not (why := why_not(account, command)):
+                hears(client, command)
+            elif type(command) in self._refuses:
+                self._refuses[type(command)](client, command, why)
+            else:
+                core.drop("forbidden", peer, why)
             self._turn[client.id] = client
         elif isinstance(command, wire.Hello):
-            self._hello(peer, command)
+            self._hello(peer, command, user)
         else:
             self._reject(peer, "no-session" if client is None else "wrong-way", type(command).__name__)
+
+    def _entitle(self) -> None:
+        """The users, or their rights, have changed: what was given under rights that are gone is taken back."""
+        core = self.core
+        self._users = core.access.users
+        for account in core.accounts.values():
+            account.entitle(core.access.of(account.user) if account.user is not None else None)
+        for client in list(core.clients.values()):
+            if client.account.rights is not None:
+                self._take_back(client)
+            elif client.peer:
+                self._reject(client.peer, "no-rights", client.account.user or "")
+        core.hungry.update(core.by_number)  # some may have more now
+
+    def _take_back(self, client: Client) -> None:
+        if client.account.free:
+            return
+        self._leasing.take_back(client)
+        self._followers.take_back(client)
 
     def _ready(self, client: Client, command: wire.Ready) -> None:
         self._leasing.ready(client, command)
         self.calls.ready(client, command.replied)
-        self.topics.beat(client)
+        self._followers.beat(client)
 
-    def _hello(self, peer: bytes, command: wire.Hello) -> None:
+    def _hello(self, peer: bytes, command: wire.Hello, user: str) -> None:
         core = self.core
-        if wire.VERSION not in command.versions:
-            text = f"this node speaks ZMK1 version {wire.VERSION}, the client {command.versions}: upgrade the older one"
-            core.send(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, wire.Code.VERSION, 0.0, text))
+        code, text = self._refusal(command, user)
+        if code:
+            core.refuse(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, code, FORGET_AFTER, text))
             return
-        if command.client not in core.clients and len(core.clients) >= CLIENTS_MAX and not self._make_room():
-            text = f"this node knows {CLIENTS_MAX:,} clients, as many as it takes"
-            core.send(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, wire.Code.QUOTA, FORGET_AFTER, text))
-            return
-        client = core.client(command.client)
+        client = core.client(command.client, user)
         if command.link <= client.link or peer in self._peers:
             core.drop("late-hello", peer, f"link {command.link}, the newest is {client.link}")
             return
@@ -115,6 +152,7 @@ class NodeMachine:
         client.peer, client.link, client.last_ready = peer, command.link, core.heard
         for consumer in client.consumers.values():
             consumer.window = 0  # until its READY: it may not want any more what it wanted on the old link
+        self._take_back(client)  # what the log says it has, its user may have no right to any more
         self._peers[peer] = client
         self.calls.relinked(client)
         limits = {
@@ -122,6 +160,34 @@ class NodeMachine:
             "durability": core.identity.durability, "name": core.identity.name,
         }  # fmt: skip
         core.send(peer, wire.Welcome(wire.VERSION, core.identity.node, core.identity.epoch, BEAT, PATIENCE, limits))
+
+    def _refusal(self, command: wire.Hello, user: str) -> tuple[int, str]:
+        core, known, account = self.core, self.core.clients.get(command.client), self.core.accounts.get(user)
+        if wire.VERSION not in command.versions:
+            text = f"this node speaks ZMK1 version {wire.VERSION}, the client {command.versions}: upgrade the older one"
+            return wire.Code.VERSION, text
+        if core.access.of(user) is None:
+            return wire.Code.FORBIDDEN, "this node does not trust this key: ask its admin"
+        if known is not None and known.account.user not in (None, user):
+            return wire.Code.FORBIDDEN, "this client id is that of another user"
+        if known is None and len(core.clients) >= CLIENTS_MAX and not self._make_room():
+            return wire.Code.QUOTA, f"this node knows {CLIENTS_MAX:,} clients, as many as it takes"
+        if account is not None and not self._has_link_left(account, command.client):
+            return wire.Code.QUOTA, f"{account.who} has {account.limits.connections:,} clients here, as many as it may: close some"
+        return 0, ""
+
+    def _has_link_left(self, account: Account, client_id: bytes) -> bool:
+        """For a client of this user. Of those that have been silent too long the longest gives way."""
+        if account.limits.connections == inf:
+            return True
+        linked = [client for client in account.clients.values() if client.peer and client.id != client_id]
+        if len(linked) < account.limits.connections:
+            return True
+        silent = min(linked, key=lambda client: client.last_ready, default=None)
+        if silent is None or self.core.heard - silent.last_ready <= SILENCE:
+            return False
+        self.lost(silent.peer, self.core.now)
+        return len(linked) <= account.limits.connections
 
     def _make_room(self) -> bool:
         """Strangers who said no more than HELLO give way before anybody is refused."""
@@ -155,7 +221,7 @@ class NodeMachine:
 
     def _leave(self, client: Client) -> None:
         self._peers.pop(client.peer, None)
-        self.topics.lost(client)
+        self._followers.lost(client)
         client.peer = b""
         for number, consumer in client.consumers.items():
             consumer.window = 0
@@ -171,7 +237,7 @@ class NodeMachine:
     def _lose(self, client: Client) -> None:
         """Its link has ended."""
         self._leasing.lost(client)
-        self.topics.lost(client)
+        self._followers.lost(client)
 
     def unsent(self, send: Send, now: float) -> None:
         """This send did not leave: the peer is gone, or does not read. A lease in it comes back unstarted."""
@@ -204,6 +270,8 @@ class NodeMachine:
         """Time has passed, after the drain. `drained` False: more waits to be read, so those just heard are spared."""
         core = self.core
         core.hear(now)
+        if core.access.users is not self._users:
+            self._entitle()
         if core.heard >= self._leasing.next_scan:
             self._leasing.tick({} if drained else self._turn)
         self.calls.tick()
@@ -306,4 +374,4 @@ class NodeMachine:
             if not client.streams and not client.parted:
                 core.forgotten_token = max(core.forgotten_token, client.doubt)
                 self._leave(client)
-                del core.clients[client.id]
+                core.forget_client(client)

@@ -2,12 +2,14 @@
 
 Rule 1: exactly the number behind the last is taken; lower ones are answered again, higher ones dropped (on one link they
         can only follow a refusal).
-Rule 2: the stream is asked before the limits, so that a repeat of what is stored is never answered "full".
+Rule 2: the stream is asked before limits and rights, so that a repeat of what is stored is never answered "full" or "forbidden".
 Rule 3: a repeated answer waits for the original record; a refusal waits for the answers before it.
 Rule 4: what one producer puts into one queue within a turn becomes one record, one index row, one answer.
 """
 
 from __future__ import annotations
+
+from math import inf
 
 from zmqkit import records
 from zmqkit.machines.binding import Copies
@@ -29,12 +31,12 @@ class Publishing:
         self._core, self._topics = core, topics
         self._merging: dict[tuple[bytes, int], tuple[Client, Queue | Topic, Stream]] = {}
 
-    def put(self, client: Client, command: Put) -> None:
+    def put(self, client: Client, command: Put, forbidden: str = "") -> None:
         core = self._core
-        queue: Queue | Topic | None = self._topics.topic(command.queue) if command.queue[0] == TOPIC_MARK else core.queue(command.queue)
-        stream = core.stream(client, queue) if queue else None
+        queue, stream = self._known(client, command.queue) if forbidden else self._made(client, command.queue)
         if queue is None or stream is None:
-            self._refuse(client, command, None, Code.QUOTA, "the node has as many queues or producers as it takes")
+            code, why = (Code.FORBIDDEN, forbidden) if forbidden else (Code.QUOTA, core.no_room(client.account))
+            self._refuse(client, command, None, code, why)
             return
         if command.base > stream.last + 1:
             self.flush()  # what was taken in this turn is stored under the numbers it came with
@@ -45,8 +47,22 @@ class Publishing:
             core.drop("put-behind-refusal", client.peer, f"{command.queue} {command.first} after {stream.last}")
         elif len(stream.answers) + len(stream.merging) >= WINDOW_BATCHES:
             core.drop("over-window", client.peer, f"{command.queue} {command.first}, base {command.base}")
+        elif forbidden:
+            self._refuse(client, command, stream, Code.FORBIDDEN, forbidden)
         else:
             self._take(client, queue, stream, command)
+
+    def _known(self, client: Client, name: str) -> tuple[Queue | Topic | None, Stream | None]:
+        """What was published into, if anything was."""
+        hosted = self._topics.hosted.get(name)
+        queue = hosted.topic if hosted is not None else self._core.queues.get(name)
+        return queue, client.streams.get(queue.number) if queue is not None else None
+
+    def _made(self, client: Client, name: str) -> tuple[Queue | Topic | None, Stream | None]:
+        """What comes into being at its first use. None: there are too many."""
+        core, account = self._core, client.account
+        queue: Queue | Topic | None = self._topics.topic(name, account) if name[0] == TOPIC_MARK else core.queue(name, account)
+        return queue, core.stream(client, queue) if queue is not None else None
 
     def _repeat(self, client: Client, queue: Queue | Topic, stream: Stream, command: Put) -> None:
         self.flush()
@@ -60,6 +76,8 @@ class Publishing:
             self._refuse(client, command, stream, Code.STOPPING, "the node is stopping: it takes no more messages")
         elif core.disk_full:
             self._refuse(client, command, stream, Code.DISK_FULL, "the node's disk is full: free some space there")
+        elif client.account.limits.bytes < inf and (wait := client.account.overdrawn(core.now)):
+            self._refuse_rate(client, command, stream, queue, wait)
         elif isinstance(queue, Topic):
             self._update(client, queue, stream, command)
         elif not self._has_room(queue, parcel):
@@ -67,7 +85,12 @@ class Publishing:
         else:
             queue.promise(parcel.count, len(parcel.body))
             self._merge(client, queue, stream, parcel)
-            stream.last += parcel.count
+            self._accept(client, stream, parcel)
+
+    def _accept(self, client: Client, stream: Stream, parcel: Parcel) -> None:
+        stream.last += parcel.count
+        if client.account.limits.bytes < inf:
+            client.account.publish(len(parcel.body) + len(parcel.columns or b""), self._core.now)
 
     def _update(self, client: Client, topic: Topic, stream: Stream, command: Put) -> None:
         """Updates are looked at here, so that no subscriber ever gets what are none; each batch is a record of its own."""
@@ -83,7 +106,7 @@ class Publishing:
         elif full is not None:
             self._refuse_full(client, command, stream, full)
         else:
-            stream.last += updates.count
+            self._accept(client, stream, command.parcel)
             stream.merging.append(updates)
             self._store(client, topic, stream, copies)
 
@@ -93,6 +116,12 @@ class Publishing:
     def _refuse_full(self, client: Client, command: Put, stream: Stream, queue: Queue) -> None:
         text = f"queue {queue.name} is full ({queue.messages:,} messages, {queue.bytes:,} bytes)"
         self._refuse(client, command, stream, Code.WAIT if queue.policy.on_full == "block" else Code.FULL, text)
+
+    def _refuse_rate(self, client: Client, command: Put, stream: Stream, queue: Queue | Topic, wait: float) -> None:
+        account = client.account
+        text = f"{account.who} publishes more than {account.limits.bytes:,.0f} bytes a second: go on in {wait:.2g} s"
+        waits = isinstance(queue, Queue) and queue.policy.on_full == "block"
+        self._refuse(client, command, stream, Code.WAIT if waits else Code.QUOTA, text, wait)
 
     def _make_room(self, queue: Queue, parcel: Parcel) -> bool:
         """The oldest ready messages give way, where the policy says so and it helps."""
@@ -117,11 +146,13 @@ class Publishing:
             queue.bury_ready(dead)
         return queue.has_room(parcel.count, len(parcel.body))
 
-    def _refuse(self, client: Client, command: Put, stream: Stream | None, code: Code, text: str) -> None:
+    def _refuse(
+        self, client: Client, command: Put, stream: Stream | None, code: Code, text: str, retry_after: float = RETRY_AFTER
+    ) -> None:
         self.flush()
         after = stream.answers[-1].after if stream is not None and stream.answers else 0
-        refused = Refused(Kind.PUT, command.queue, command.first, command.count, code, RETRY_AFTER, text)
-        self._core.send(client.peer, refused, after)
+        refused = Refused(Kind.PUT, command.queue, command.first, command.count, code, retry_after, text)
+        self._core.refuse(client.peer, refused, after)
 
     # -- merging ----------------------------------------------------------------------------------------------------
 

@@ -31,9 +31,10 @@ LEASE_MARKS_BYTES_MAX = 512 * 1024  # of errors and saved states in one lease: w
 
 
 class Queue:
-    def __init__(self, number: int, name: str, policy: QueuePolicy, waiting: Waiting) -> None:
+    def __init__(self, number: int, name: str, policy: QueuePolicy, waiting: Waiting, owner: str = "") -> None:
         self.number = number
         self.name = name
+        self.owner = owner  # the user by whom it came into being
         self.policy = policy
         self.paused = False
         self.next_qseq = 1

@@ -28,3 +28,8 @@ def gathered(serial: int, answers: Iterable[Answer], joins: bool) -> tuple[Reply
         parcels.append(parcel)
     # Merged, also if it is but one: a slice would keep the batch that it came in.
     return Reply(serial, ranges, total, Parcel.merge(parcels)), len(parcels)
+
+
+def texts(text: str, count: int) -> Parcel:
+    """The same for each of so many calls; together they must fit a REPLY."""
+    return Parcel.of([text.encode()[: PARCEL_BYTES_MAX // count]] * count)

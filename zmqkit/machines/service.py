@@ -16,6 +16,7 @@ from zmqkit.records import ranges_of
 from zmqkit.wire import SERVICE_MARK, Lease as LeaseCommand, Terms
 
 if TYPE_CHECKING:
+    from zmqkit.machines.account import Account
     from zmqkit.machines.callers import Caller, Kept
     from zmqkit.machines.session import Client, Consumer
 
@@ -29,12 +30,14 @@ class Job:
     A call that is `open` has no outcome yet; one that is `pending` too waits for a worker; open and not pending: it is leased.
     """
 
-    __slots__ = ("attempts", "caller", "count", "deadline", "first", "key", "leases", "open", "parcel", "pending", "serial", "service",
-                 "stream", "tried", "waiters")  # fmt: skip
+    __slots__ = ("account", "attempts", "caller", "count", "deadline", "first", "key", "leases", "open", "parcel", "pending", "serial",
+                 "service", "stream", "tried", "waiters")  # fmt: skip
     suspect = 0  # of a queue's batch: leased singly. A call that kills its worker is not tried for ever: `attempts`
 
-    def __init__(self, service: Service, caller: Caller | None, first: int, parcel: Parcel, deadline: float, attempts: int) -> None:
-        self.service, self.caller = service, caller
+    def __init__(
+        self, service: Service, account: Account, caller: Caller | None, first: int, parcel: Parcel, deadline: float, attempts: int
+    ) -> None:
+        self.service, self.account, self.caller = service, account, caller
         self.first, self.count, self.parcel = first, parcel.count, parcel
         self.deadline, self.attempts, self.tried = deadline, attempts, 0
         self.open = (1 << parcel.count) - 1
@@ -128,7 +131,7 @@ class Service:
         job: Job = lease.batch  # type: ignore[assignment]
         # Counted from a moment that the worker can name too: whatever holds this LEASE up on its way moves no deadline (R-C5).
         seconds = min(SECONDS_MAX, max(0.0, job.deadline - client.beat_at))
-        terms = Terms(seconds, job.key, job.stream.allowed if job.stream else 0)
+        terms = Terms(seconds, job.key, job.stream.allowed if job.stream else 0, job.account.name)
         parcel = job.parcel if lease.count == job.count else job.parcel.split(lease.offset, lease.count)
         attempt = job.tried if job.key else 1  # without a key nobody can have begun before
         times = lease.seconds, self.policy.grace, client.beat

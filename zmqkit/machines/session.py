@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from zmqkit.machines.account import Account
 from zmqkit.machines.leases import Lease
 from zmqkit.machines.ledger import Ledger
 from zmqkit.parcel import Parcel
@@ -57,12 +58,12 @@ class Stream:
 
 class Client:
     __slots__ = (
-        "alone_token", "asks", "beat", "beat_at", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo", "parted", "peer",
-        "revoke", "seen", "stray", "streams",
+        "account", "alone_token", "asks", "beat", "beat_at", "consumers", "doubt", "id", "last_ready", "leases", "link", "next_echo",
+        "parted", "peer", "revoke", "seen", "stray", "streams",
     )  # fmt: skip
 
-    def __init__(self, client: bytes) -> None:
-        self.id = client
+    def __init__(self, client: bytes, account: Account) -> None:
+        self.id, self.account = client, account
         self.peer = b""  # routing id of the newest link, b"" while there is none
         self.link = 0
         self.beat = 0  # number of its newest READY

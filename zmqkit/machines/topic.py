@@ -38,8 +38,9 @@ class Landing(NamedTuple):
 
 
 class Topic:
-    def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Parcel]) -> None:
+    def __init__(self, number: int, name: str, policy: TopicPolicy, read: Callable[[int], Parcel], owner: str = "") -> None:
         self.number, self.name, self.policy = number, name, policy  # the name with its mark
+        self.owner = owner  # the user by whom it came into being
         self.restoring = False  # the state is made when all of the log is read
         self.next_qseq = 1
         self.history = History()

@@ -7,19 +7,18 @@ from math import inf
 from typing import Any
 
 from zmqkit import records
+from zmqkit.machines.account import Account
 from zmqkit.machines.binding import BINDINGS_MAX, NOBODY, Binding, Copies
 from zmqkit.machines.core import QUEUES_MAX, Core
 from zmqkit.machines.fanout import Fanout
 from zmqkit.machines.history import History
 from zmqkit.machines.keeping import UPDATES, Keeping
 from zmqkit.machines.policy import TopicPolicy
-from zmqkit.machines.session import Client
 from zmqkit.machines.topic import Landing, Topic
 from zmqkit.parcel import Parcel
 from zmqkit.updates import Updates, unpacked
-from zmqkit.wire import TOPIC_MARK, Code, Kind, Pos, Refused, Seen, Sub, Unsub
+from zmqkit.wire import TOPIC_MARK
 
-SUBSCRIPTIONS_MAX = 1000  # of one client
 PIECES_A_TURN = 8  # of a sweep: the log gets them beside what is new
 ROWS = 65_536  # of one record in a checkpoint
 AGE_SECONDS = 1.0  # how often a topic is looked at for updates that are too old
@@ -46,8 +45,8 @@ class Topics:
         self.read: Callable[[int], Parcel]  # what stands at a position of the log; the driver's
         self.hosted: dict[str, Hosted] = {}  # by marked name
         self.by_number: dict[int, Hosted] = {}
-        self._followed: dict[bytes, dict[int, Hosted]] = {}  # by client and the number of the subscription
-        self._stirred: dict[int, Hosted] = {}  # there may be something to tell
+        self.followed: dict[bytes, dict[int, Hosted]] = {}  # by client and the number of the subscription
+        self.stirred: dict[int, Hosted] = {}  # there may be something to tell
         self._ending: dict[int, Hosted] = {}  # that hold values with a ttl
         self._aged_at = 0.0
         self._ended: dict[str, int] = {}  # of topics that were deleted: the next number under the name
@@ -58,22 +57,27 @@ class Topics:
 
     # -- topics -------------------------------------------------------------------------------------------------------
 
-    def topic(self, name: str) -> Topic | None:
-        """The one of that marked name, made at its first use. None: there are too many."""
-        hosted = self._host(name)
+    def topic(self, name: str, account: Account) -> Topic | None:
+        """The one of that marked name, made at its first use, for this user. None: there are too many."""
+        hosted = self.host(name, account)
         return hosted.topic if hosted is not None else None
 
-    def _host(self, name: str) -> Hosted | None:
+    def host(self, name: str, account: Account) -> Hosted | None:
+        """As `topic`, with all that belongs to it."""
         hosted = self.hosted.get(name)
-        if hosted is None and len(self.hosted) < QUEUES_MAX:
-            core, policy = self._core, TopicPolicy()
-            core.record(records.Queue(core.next_number, name, policy.to_wire(), False, False))
-            hosted = self._add(core.next_number, name, policy)
+        if hosted is None and len(self.hosted) < QUEUES_MAX and len(account.owned) < account.limits.queues:
+            hosted = self._make(name, account.user or "")
         return hosted
 
-    def _add(self, number: int, name: str, policy: TopicPolicy) -> Hosted:
+    def _make(self, name: str, owner: str) -> Hosted:
+        core, policy = self._core, TopicPolicy()
+        core.record(records.Queue(core.next_number, name, policy.to_wire(), False, False, owner))
+        return self._add(core.next_number, name, policy, owner)
+
+    def _add(self, number: int, name: str, policy: TopicPolicy, owner: str) -> Hosted:
         core = self._core
-        topic = Topic(number, name, policy, lambda position: self.read(position))
+        core.own(owner, number)
+        topic = Topic(number, name, policy, lambda position: self.read(position), owner)
         topic.next_qseq = topic.history.next_seq = self._ended.pop(name, 1)
         hosted = Hosted(topic, Fanout(topic, self._epoch, lambda client, command: core.send(client.peer, command)))
         self.hosted[name] = self.by_number[number] = hosted
@@ -82,13 +86,13 @@ class Topics:
 
     # -- updates ------------------------------------------------------------------------------------------------------
 
-    def declare(self, name: str, policy: TopicPolicy) -> TopicPolicy | None:
+    def declare(self, name: str, policy: TopicPolicy, account: Account) -> TopicPolicy | None:
         """Make it, or change its policy. None: there are too many."""
-        topic = self.topic(name)
+        topic = self.topic(name, account)
         if topic is not None and policy != topic.policy:
             dropped = topic.policy.keep_values and not policy.keep_values
             topic.policy = policy
-            self._core.record(records.Queue(topic.number, name, policy.to_wire(), False, False))
+            self._core.record(records.Queue(topic.number, name, policy.to_wire(), False, False, topic.owner))
             if dropped:
                 topic.values.clear()
         return topic.policy if topic is not None else None
@@ -102,35 +106,35 @@ class Topics:
         if hosted is None:
             return 0
         topic = hosted.topic
-        core.record(records.Queue(topic.number, name, topic.policy.to_wire(), False, True))
+        core.record(records.Queue(topic.number, name, topic.policy.to_wire(), False, True, topic.owner))
         self._remove(hosted, core.last)
         if hosted.fanout.subscribers:
-            self._succeed(hosted.fanout, name)
+            self._succeed(hosted.fanout, topic)
         return topic.history.messages
 
     def _remove(self, hosted: Hosted, position: int) -> None:
         topic = hosted.topic
         del self.hosted[topic.name], self.by_number[topic.number]
-        self._stirred.pop(topic.number, None)
+        self._core.disown(topic.owner, topic.number)
+        self.stirred.pop(topic.number, None)
         self._ending.pop(topic.number, None)
         self._ended[topic.name] = topic.next_qseq + 1
         self._core.part(topic)
         for body in hosted.bodies():
             self._release(topic, position, body)
 
-    def _succeed(self, deleted: Fanout, name: str) -> None:
-        hosted = self._host(name)
-        assert hosted is not None, "there is room for one: another has just gone"
+    def _succeed(self, deleted: Fanout, topic: Topic) -> None:
+        hosted = self._make(topic.name, topic.owner)
         hosted.fanout.take_over(deleted)
-        self._stirred[hosted.topic.number] = hosted
+        self.stirred[hosted.topic.number] = hosted
         for subscriber in hosted.fanout.subscribers.values():
-            self._followed[subscriber.client.id][subscriber.number] = hosted
+            self.followed[subscriber.client.id][subscriber.number] = hosted
 
-    def bind(self, name: str, prefix: str, queue: str, bound: bool) -> str:
+    def bind(self, name: str, prefix: str, queue: str, bound: bool, account: Account) -> str:
         """Updates under this prefix are messages of that queue, too, or no more. Returns why not; "": it is done."""
-        topic = self.topic(name)
-        if topic is None or self._core.queue(queue) is None:
-            return "the node has as many topics or queues as it takes"
+        topic = self.topic(name, account)
+        if topic is None or self._core.queue(queue, account) is None:
+            return self._core.no_room(account)
         prefixes = topic.bindings.get(queue, ())
         if (prefix in prefixes) != bound:
             if bound and sum(map(len, topic.bindings.values())) >= BINDINGS_MAX:
@@ -172,7 +176,7 @@ class Topics:
         """They are durable."""
         hosted = self.by_number[number]
         hosted.topic.land(what)
-        self._stirred[number] = hosted
+        self.stirred[number] = hosted
         if not hosted.topic.restoring:
             self._look_for_ends(hosted)
             self._trim(hosted)
@@ -196,58 +200,17 @@ class Topics:
         if body is not None:
             self._core.waiting.append((position, topic, body))
 
-    # -- subscribers ----------------------------------------------------------------------------------------------------
-
-    def subscribe(self, client: Client, command: Sub) -> None:
-        followed = self._followed.setdefault(client.id, {})
-        hosted = self._host(TOPIC_MARK + command.topic) if len(followed) < SUBSCRIPTIONS_MAX else None
-        if hosted is None:
-            text = "this node has as many topics, or subscriptions of this client, as it takes"
-            self._core.send(client.peer, Refused(Kind.SUB, command.topic, command.number, 1, Code.QUOTA, 1.0, text))
-            return
-        followed[command.number] = hosted
-        hosted.fanout.add(client, command)
-        self._stirred[hosted.topic.number] = hosted
-
-    def unsubscribe(self, client: Client, command: Unsub) -> None:
-        hosted = self._followed.get(client.id, {}).pop(command.number, None)
-        if hosted is not None:
-            hosted.fanout.remove(client, command.number)
-
-    def seen(self, client: Client, command: Seen) -> None:
-        hosted = self._followed.get(client.id, {}).get(command.number)
-        if hosted is not None:
-            hosted.fanout.take_up(client, command.number, command.taken)
-            self._stirred[hosted.topic.number] = hosted
-
-    def mark(self, client: Client, command: Pos) -> None:
-        hosted = self._followed.get(client.id, {}).get(command.number)
-        name = hosted.fanout.keeps(client, command.number, command.epoch, command.seq) if hosted is not None else ""
-        if hosted is not None and name:
-            hosted.topic.names[name] = command.epoch, command.seq
-            self._core.record(records.Mark(hosted.topic.number, name, command.epoch, command.seq), waited=False)
-
-    def beat(self, client: Client) -> None:
-        """A READY of this client: what it follows is told how far it is."""
-        for number, hosted in self._followed.get(client.id, {}).items():
-            hosted.fanout.beat(client, number)
-
-    def lost(self, client: Client) -> None:
-        """Its link has ended. It subscribes again on the next."""
-        for number, hosted in self._followed.pop(client.id, {}).items():
-            hosted.fanout.remove(client, number)
-
     # -- turns ----------------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        stirred, self._stirred = self._stirred, {}
+        stirred, self.stirred = self.stirred, {}
         for hosted in stirred.values():
             hosted.fanout.serve(self._core.now)
             self._sweep(hosted)
 
     @property
     def busy(self) -> bool:
-        return bool(self._stirred)
+        return bool(self.stirred)
 
     def _sweep(self, hosted: Hosted) -> None:
         keeping, topic, core = hosted.keeping, hosted.topic, self._core
@@ -299,7 +262,7 @@ class Topics:
     def snapshot(self) -> Iterator[records.Record]:
         for hosted in self.hosted.values():
             topic, history = hosted.topic, hosted.topic.history
-            yield records.Queue(topic.number, topic.name, topic.policy.to_wire(), False, False)
+            yield records.Queue(topic.number, topic.name, topic.policy.to_wire(), False, False, topic.owner)
             for epoch, seq in topic.epochs:
                 yield records.Epoch(topic.number, epoch, seq)
             for name, (epoch, seq) in topic.names.items():
@@ -321,7 +284,7 @@ class Topics:
     def restore_topic(self, record: records.Queue, position: int) -> None:
         policy = TopicPolicy.from_wire(record.policy)
         known = self.by_number.get(record.number)
-        hosted = known or self._add(record.number, record.name, policy)
+        hosted = known or self._add(record.number, record.name, policy, record.owner)
         hosted.topic.policy, hosted.topic.restoring = policy, True
         if record.deleted:
             self._remove(hosted, position)

@@ -36,6 +36,7 @@ def check_node(machine: NodeMachine) -> None:
     if positions != sorted(positions):
         fail(f"what waits for durability stands out of order: {positions}")
     _check_leases(machine)
+    _check_accounts(machine)
     if core.streams != sum(len(client.streams) for client in core.clients.values()):
         fail(f"the node counts {core.streams} streams, its clients have others")
     for queue in core.queues.values():
@@ -46,6 +47,25 @@ def check_node(machine: NodeMachine) -> None:
             _check_batch(queue, batch)
         _check_counts(machine, queue, batches)
         _check_indexes(queue, batches)
+
+
+def _check_accounts(machine: NodeMachine) -> None:
+    core, owned = machine.core, dict[str | None, set[int]]()
+    for owner, number in [*((queue.owner, queue.number) for queue in core.queues.values()),
+                          *((hosted.topic.owner, number) for number, hosted in machine.topics.by_number.items())]:  # fmt: skip
+        owned.setdefault(owner, set()).add(number)
+    for user, account in core.accounts.items():
+        if account.user != user or any(client.account is not account for client in account.clients.values()):
+            fail(f"the account of {user!r} is not itself, or has another user's clients")
+        callers = [caller for client_id in account.clients if (caller := machine.calls.callers.get(client_id))]
+        flying = sum(consumer.open for client in account.clients.values() for consumer in client.consumers.values())
+        flying += sum(caller.open for caller in callers)
+        if account.in_flight != flying:
+            fail(f"{user!r} is said to have {account.in_flight} in flight, it has {flying}")
+        if account.owned.keys() != owned.pop(user, set()):
+            fail(f"{user!r} does not own what came into being by it")
+    if owned or sum(len(account.clients) for account in core.accounts.values()) != len(core.clients):
+        fail("a client, queue or topic is in nobody's account")
 
 
 def _check_leases(machine: NodeMachine) -> None:

@@ -356,7 +356,7 @@ class TopicOracle:
 
 def check_topics(machine: NodeMachine) -> None:
     """What a node's topics count, they count right; and nothing grows with their subscribers but one entry each."""
-    follow = {(client, number) for client, found in machine.topics._followed.items() for number in found}
+    follow = {(client, number) for client, found in machine.topics.followed.items() for number in found}
     told = set[tuple[bytes, int]]()
     for name, hosted in machine.topics.hosted.items():
         if machine.topics.by_number.get(hosted.topic.number) is not hosted:
