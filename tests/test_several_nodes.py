@@ -36,7 +36,7 @@ def test_puts_and_calls_wait_for_the_first_node_inside_their_timeouts(sites: lis
         serving = sites[0].node.serve(block=False)
         with client_of_none() as mq:
             assert mq.nodes() == [] and mq.endpoint == ""
-            with pytest.raises(zmqkit.NotSent, match="none was found"):
+            with pytest.raises(zmqkit.NotSent, match="no node was found"):
                 mq.queue("q").put(1, timeout=0.05)
             with pytest.raises(zmqkit.NotSent, match="no node was found"):
                 mq.call("s", 1, timeout=0.05)
@@ -51,7 +51,7 @@ def test_puts_and_calls_wait_for_the_first_node_inside_their_timeouts(sites: lis
 
 
 def test_connect_waits_for_a_node_up_to_its_timeout(sites: list[Site]) -> None:
-    with pytest.raises(zmqkit.Unreachable, match="none was found"):
+    with pytest.raises(zmqkit.Unreachable, match="no node was found"):
         zmqkit.Client([], 0.05, False, True)
 
 

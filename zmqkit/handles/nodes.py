@@ -91,7 +91,7 @@ class Nodes(Shared):
             return unreachable(sessions[0].endpoint, sessions[0].reason, sessions[0].keys)
         if not sessions:
             todo = "start one with `zmqkit broker --announce`; `zmqkit ls` shows who is there" if self.finder is not None else ""
-            return Unreachable(self.nowhere.name, self.nowhere.reason, todo)
+            return Unreachable(self.nowhere.name or "any address", self.nowhere.reason, todo)
         reasons = "; ".join(f"{session.endpoint}: {session.reason}" for session in sessions)
         return Unreachable(", ".join(str(session.endpoint) for session in sessions), reasons)
 

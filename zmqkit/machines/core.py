@@ -64,7 +64,6 @@ class Core:
         self.logged_token = 0  # highest token the recovered log knows
         self.forgotten_token = 0  # tokens up to here may belong to clients that were forgotten
         self.dropped: dict[str, int] = {}  # counted by reason
-        self.access = Access()
 
     def hear(self, now: float) -> None:
         """A call of the driver: time moves on."""
