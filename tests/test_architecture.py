@@ -47,6 +47,8 @@ MAY_IMPORT = {
 TYPED_BY_THE_FLOOR_ABOVE = {"handles.client", "handles.node", "handles.queue", "handles.topic"}  # `.aio`, which zmqkit.aio sets
 MAY_TOUCH_FILES = {"journal", "security", "cli"}
 MAY_READ_A_CLOCK = {"reactor", "journal", "cli"}
+UNSAFE = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle", "jsonpickle"}  # reading what they wrote can run anything
+UNSAFE_CALLS = {"eval", "exec", "recv_pyobj", "send_pyobj"}
 LINES_MAX = 400
 LONGER: dict[str, str] = {}  # path -> why it may have more than LINES_MAX lines
 
@@ -155,6 +157,13 @@ def test_only_the_reactor_and_the_journal_read_a_clock() -> None:
     for module in MODULES.values():
         reads = {call for call in module.calls() if call.startswith("time.") or ("datetime" in call and call.endswith((".now", ".utcnow")))}
         assert not reads or allowed(module, MAY_READ_A_CLOCK), f"{module.path} calls {reads}"
+
+
+def test_nothing_that_was_sent_is_ever_run() -> None:
+    for module in MODULES.values():
+        assert not module.outside & UNSAFE, f"{module.path} imports {module.outside & UNSAFE}"
+        calls = {call.rpartition(".")[2] for call in module.calls()} & UNSAFE_CALLS
+        assert not calls, f"{module.path} calls {calls}"
 
 
 def test_no_file_swallows_everything() -> None:

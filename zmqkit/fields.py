@@ -13,6 +13,11 @@ SECONDS_MAX = 1e10  # three centuries: no duration is longer, and none overflows
 Check = Callable[[Any], bool]
 
 
+def one_line(text: str) -> str:
+    """Somebody else's words, for a log or a message: they end no line and move no cursor."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
 class Number:
     """From `low` to `high`, both included, and of one of these types, most often the first. Whoever reads many asks that without a call."""
 

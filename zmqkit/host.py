@@ -9,6 +9,7 @@ from typing import Any
 
 from zmqkit import framing, records, wire
 from zmqkit.errors import JournalFailed
+from zmqkit.fields import one_line
 from zmqkit.journal.log import Item, Log
 from zmqkit.machines.node import NodeMachine
 from zmqkit.machines.output import Dropped, Ended, Output, Send
@@ -199,7 +200,7 @@ def _told_bytes(parcel: Parcel, rows: list[Any]) -> int:
 def _report(event: Ended | Dropped) -> None:
     if isinstance(event, Ended):
         last = event.first + event.count - 1
-        name = event.queue.replace(wire.SERVICE_MARK, "service:", 1)
+        name = one_line(event.queue.replace(wire.SERVICE_MARK, "service:", 1))
         log.info("lease ended queue=%s token=%d messages=%d-%d cause=%s", name, event.token, event.first, last, event.cause)
     else:
         log.debug("dropped reason=%s peer=%s detail=%.200r", event.reason, event.peer.hex(), event.detail)

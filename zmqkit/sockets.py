@@ -22,6 +22,18 @@ from zmqkit.rights import ANYBODY
 from zmqkit.security import LinkKeys, Pair, zap
 from zmqkit.wire import FRAME_BYTES_MAX
 
+LIBZMQ_MIN = 4, 3, 4  # before it a stranger's bytes could overflow buffers, also with CURVE (CVE-2019-13132, CVE-2020-36400)
+
+
+def check_libzmq(version: tuple[int, ...]) -> None:
+    """Raises ImportError for one that lets strangers in by their bytes alone."""
+    if version < LIBZMQ_MIN:
+        have, need = (".".join(map(str, numbers)) for numbers in (version, LIBZMQ_MIN))
+        raise ImportError(f"libzmq {have} has known holes: zmqkit needs {need} or newer (pip install -U pyzmq brings one)")
+
+
+check_libzmq(zmq.zmq_version_info())
+
 Socket = zmq.Socket[bytes]
 Context = zmq.Context[Socket]
 

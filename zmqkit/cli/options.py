@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import zmqkit
+from zmqkit.fields import one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5555"
@@ -134,7 +135,7 @@ def _cell(value: Any) -> str:
 def print_table(cells: list[list[str]], columns: list[str]) -> None:
     """Columns aligned by spaces: reads well on a terminal, and `awk` reads it too."""
     # One message must stay one line, and no body may move the cursor.
-    cells = [["".join(c if c.isprintable() else "�" for c in cell) for cell in row] for row in cells]
+    cells = [[one_line(cell) for cell in row] for row in cells]
     widths = [max(len(line[n]) for line in [columns, *cells]) for n in range(len(columns))]
     for line in [[name.upper() for name in columns], *cells]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -20,18 +20,9 @@ import msgpack
 from zmqkit import framing, wire
 from zmqkit.codec import shown
 from zmqkit.errors import (
-    Closed,
-    DiskFull,
-    Error,
-    Forbidden,
-    NotSent,
-    QueueFull,
-    QuotaExceeded,
-    RemoteError,
-    Timeout,
-    Unencodable,
-    fresh,
+    Closed, DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout, Unencodable, fresh,
 )  # fmt: skip
+from zmqkit.fields import one_line
 from zmqkit.parcel import Parcel, unpack_checked
 from zmqkit.wire import Code
 
@@ -61,6 +52,7 @@ class BatchReceipt:
 
 def error_of(code: int, text: str, retry_after: float = 1.0) -> Error:
     """The exception for a refusal of the node's."""
+    text = one_line(text)
     if code == Code.FULL:
         return QueueFull(text, retry_after=retry_after)
     if code == Code.DISK_FULL:
