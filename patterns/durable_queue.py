@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 
 import zmq
@@ -81,19 +80,16 @@ def mended_worker(say: Connection, endpoint: str) -> None:
 
 def mended(stage: Stage) -> Told:
     with tempfile.TemporaryDirectory() as journal:
-        middle, sent = stage.start(mended_middle, "tcp://127.0.0.1:0", journal), dict[int, float]()
+        middle = stage.start(mended_middle, "tcp://127.0.0.1:0", journal)
         endpoint = middle.hear()
         with zmqkit.connect(endpoint) as mq:
-            put(mq.queue("jobs").put_many, range(LAST), sent)
+            mq.queue("jobs").put_many(range(LAST), timeout=60.0)
+            sent = dict.fromkeys(range(LAST), time.monotonic())
             middle.kill()
             stage.start(mended_middle, endpoint, journal).hear()
-            put(mq.queue("jobs").put_many, [LAST], sent)
+            mq.queue("jobs").put(LAST, timeout=60.0)
+            sent[LAST] = time.monotonic()
         return done(stage.start(mended_worker, endpoint), sent)
-
-
-def put(put_many: Callable[..., object], numbers: Iterable[int], sent: dict[int, float]) -> None:
-    put_many(numbers, timeout=60.0)
-    sent.update(dict.fromkeys(numbers, time.monotonic()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Paranoid Pirate: workers behind a queue die, or hang.
+"""Paranoid Pirate: workers die behind a queue.
 
 The Guide's load balancer gives each request to the worker that has been idle longest, and forgets it. A request in the hands of a worker
-that is killed, or frozen, is never answered, and nobody learns of it. Here a request stays the node's until it is answered: a lease ends
-shortly after its worker was last heard of, and what has a key goes to the next one.
+that dies is never answered, and nobody learns of it. Here a request stays the node's until it is answered: a lease ends shortly after its
+worker was last heard of, and what has a key goes to the next one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import zmq
 
 import zmqkit
-from patterns.stage import Actor, Stage, Told, die, freeze, play, told
+from patterns.stage import Actor, Stage, Told, die, play, told
 
 COUNTED = "calls"
 CALLS = 20
+DOOMED = 2  # so many workers die, each with its first request in its hands
 QUIET_SECONDS = 2.0  # without an answer: none will come any more
-FATES: tuple[Callable[[], None], ...] = (die, freeze)  # of the first two workers, each with its first request in hand
 
 
 def queue(say: Connection) -> None:
@@ -29,8 +29,7 @@ def queue(say: Connection) -> None:
     frontend, backend = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
     say.send([socket.bind("tcp://127.0.0.1:0").addr for socket in (frontend, backend)])
     while True:
-        sockets = [backend, frontend] if workers else [backend]
-        ready, _, _ = zmq.select(sockets, [], [])
+        ready, _, _ = zmq.select([backend, frontend] if workers else [backend], [], [])
         if backend in ready:
             worker, _, *answer = backend.recv_multipart()
             workers.append(worker)
@@ -40,30 +39,29 @@ def queue(say: Connection) -> None:
             backend.send_multipart([workers.pop(0), b"", *frontend.recv_multipart()])
 
 
-def bare_worker(say: Connection, backend: str, fate: Callable[[], None] | None) -> None:
+def act(say: Connection, number: int, doomed: bool) -> None:
+    if doomed:
+        die()
+    say.send(number)
+
+
+def bare_worker(say: Connection, backend: str, doomed: bool) -> None:
     socket = zmq.Context().socket(zmq.REQ)
     socket.connect(backend)
     socket.send(b"READY")
     while True:
         *envelope, number = socket.recv_multipart()
-        act(say, int(number), fate)
+        act(say, int(number), doomed)
         socket.send_multipart([*envelope, number])
 
 
-def act(say: Connection, number: int, fate: Callable[[], None] | None) -> None:
-    if fate:
-        say.send("a request in hand")
-        fate()
-    say.send(number)
-
-
-def meet_fates(stage: Stage, role: Callable[..., None], endpoint: str, ask: Callable[[], Any]) -> Actor:
-    """Two workers, the requests, and when both have met their fate with one in hand, a third that is well."""
-    doomed = [stage.start(role, endpoint, fate) for fate in FATES]
+def lose_workers(stage: Stage, role: Callable[..., None], endpoint: str, ask: Callable[[], Any]) -> Actor:
+    """Those that die, the requests, and when all of them have died, one that lives."""
+    doomed = [stage.start(role, endpoint, True) for _ in range(DOOMED)]
     ask()
     for worker in doomed:
-        worker.hear()
-    return stage.start(role, endpoint, None)
+        worker.wait()
+    return stage.start(role, endpoint, False)
 
 
 def bare(stage: Stage) -> Told:
@@ -72,16 +70,16 @@ def bare(stage: Stage) -> Told:
         socket.linger = 0
         socket.connect(frontend)
         begin, took = time.monotonic(), dict[int, float]()
-        worker = meet_fates(stage, bare_worker, backend, lambda: [socket.send_multipart([b"", b"%d" % n]) for n in range(CALLS)])
+        worker = lose_workers(stage, bare_worker, backend, lambda: [socket.send_multipart([b"", b"%d" % n]) for n in range(CALLS)])
         worker.said.poll(None)  # it begins
         while socket.poll(int(QUIET_SECONDS * 1000)):
             took[int(socket.recv_multipart()[1])] = time.monotonic() - begin
     return told(CALLS, took, worker.rest())
 
 
-def mended_worker(say: Connection, endpoint: str, fate: Callable[[], None] | None) -> None:
+def mended_worker(say: Connection, endpoint: str, doomed: bool) -> None:
     with zmqkit.connect(endpoint) as mq:
-        mq.service("act", lambda number: act(say, number, fate))
+        mq.service("act", lambda number: act(say, number, doomed))
         mq.serve(threads=1)
 
 
@@ -92,7 +90,7 @@ def mended(stage: Stage) -> Told:
         def ask() -> None:
             calls.extend(node.call_soon("act", n, timeout=60.0, idempotency_key=f"call-{n}") for n in range(CALLS))
 
-        worker = meet_fates(stage, mended_worker, node.endpoint, ask)
+        worker = lose_workers(stage, mended_worker, node.endpoint, ask)
         for number, call in enumerate(calls):
             call.result()
             took[number] = time.monotonic() - begin

@@ -29,11 +29,18 @@ class Told(NamedTuple):
     doubled: int
     slowest: float
 
+    @property
+    def slowest_text(self) -> str:
+        return f"{self.slowest:.2f} s" if self.lost < self.sent else "-"
+
 
 def told(sent: int, took: dict[int, float], effects: Iterable[int] = ()) -> Told:
     """`took`: seconds by number, of those that came to an end. `effects`: the number of each effect that anybody had."""
     effects = list(effects)
     return Told(sent, sent - len(took), len(effects) - len(set(effects)), max(took.values(), default=0.0))
+
+
+Half = Callable[["Stage"], Told]
 
 
 class Actor:
@@ -77,7 +84,7 @@ def _play(role: Callable[..., None], say: Connection, *arguments: Any) -> None:
 
 
 class Stage:
-    """Who plays here, and an end for all of them, also for those that are frozen."""
+    """Who plays here, and an end for all of them."""
 
     def __init__(self) -> None:
         self._ends = contextlib.ExitStack()
@@ -114,23 +121,28 @@ def words(*actors: Actor) -> Iterator[Any]:
             yield by_pipe[pipe].hear()
 
 
+def until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < end, "it should have happened"
+        time.sleep(0.01)
+
+
 def die() -> None:
     """By kill -9, here and now."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def freeze() -> None:
-    """Alive, and never heard of again."""
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def play(what: str, bare: Callable[[Stage], Told], mended: Callable[[Stage], Told]) -> None:
+def play(what: str, bare: Half, mended: Half) -> list[Told]:
     """Both halves, and the table. `what`: what is counted."""
     print(f"{what:<12}{'sent':>8}{'lost':>8}{'doubled':>9}{'slowest':>10}")
+    halves = []
     for half in (bare, mended):
         with Stage() as stage:
-            sent, lost, doubled, slowest = half(stage)
-        print(f"{half.__name__:<12}{sent:>8}{lost:>8}{doubled:>9}{slowest:>8.2f} s", flush=True)
+            halves.append(half(stage))
+        sent, lost, doubled, _ = halves[-1]
+        print(f"{half.__name__:<12}{sent:>8}{lost:>8}{doubled:>9}{halves[-1].slowest_text:>10}", flush=True)
+    return halves
 
 
 def _accept(listener: socket.socket, target: Any, seconds: float) -> None:

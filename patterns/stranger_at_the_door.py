@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import zmq
 
 import zmqkit
-from patterns.stage import PATIENCE_SECONDS, Stage, Told, play, told
+from patterns.stage import Stage, Told, play, told, until
 
 COUNTED = "calls"
 CALLS = 10
@@ -77,13 +77,9 @@ def mended(stage: Stage) -> Told:
             for number in range(CALLS):
                 if number == KNOCK_AT:
                     strangers(node.endpoint, guests, context)
-                    for _ in range(int(PATIENCE_SECONDS * 100)):
-                        if node.dropped:
-                            break
-                        time.sleep(0.01)
-                    assert node.dropped, "the node should have counted the stranger"
+                    until(lambda: node.dropped)  # it has counted the stranger
                 begin = time.monotonic()
-                assert mq.call("double", number, timeout=PATIENCE_SECONDS) == 2 * number
+                assert mq.call("double", number, timeout=60.0) == 2 * number
                 took[number] = time.monotonic() - begin
         guests.close()
     return told(CALLS, took)
