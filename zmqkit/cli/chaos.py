@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def account(cluster: Cluster, numbers: range) -> Account:
 
 
 def hit_cluster(cluster: Cluster, hit: Hit, jobs: int) -> Account | Skipped:
-    first = cluster.ordered
+    first = cluster.first = cluster.ordered
     cluster.order(hit.before)
     try:
         FAULTS[hit.fault].inject(cluster, hit)
@@ -94,7 +94,8 @@ class Run:
                     self._note(hit, told)
                     self._screen.done(number + 1)
             finally:
-                list(threads.map(lambda cluster: cluster.stop(), self._clusters))
+                for cluster in self._clusters:
+                    cluster.stop()
 
     def _note(self, hit: Hit, told: list[Account | Skipped]) -> None:
         for total, one in zip(self.accounts[hit.fault], told, strict=True):
@@ -104,15 +105,16 @@ class Run:
                 total.add(one)
 
     def rows(self) -> list[dict[str, Any]]:
+        names = [cluster.name for cluster in self._clusters]
         return [
-            {"fault": fault, "skipped": self.skipped.get(fault), **{one.name: asdict(told) for one, told in zip(self._clusters, both, strict=True)}}
-            for fault, both in self.accounts.items()
+            {"fault": fault, "skipped": self.skipped.get(fault), **dict(zip(names, map(vars, accounts), strict=True))}
+            for fault, accounts in self.accounts.items()
         ]
 
 
 @click.command()
-@click.option("--faults", default=",".join(FAULTS), show_default=True, metavar="A,B", help="Which.")
-@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How often each, in another order each time.")
+@click.option("--faults", default=",".join(FAULTS), show_default=True, metavar="A,B", help="Which of them.")
+@click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="How often each.")
 @click.option("--quick", is_flag=True, help="Fewer jobs.")
 @click.option("--seed", type=int, metavar="N", help="The order of the faults, whom they hit and when.  [default: another one each time]")
 @output_option

@@ -18,8 +18,8 @@ import click
 
 import zmqkit
 from zmqkit.cli.chaos_bare import SPOOL
+from zmqkit.cli.chaos_clock import JUMPED
 from zmqkit.cli.chaos_notes import Rows
-from zmqkit.cli.chaos_roles import QUEUE
 from zmqkit.cli.demo_proxy import Proxy
 from zmqkit.cli.processes import Broker, first_line, kill, last_line, python, stop
 from zmqkit.journal.journal import SEGMENT_BYTES
@@ -28,7 +28,7 @@ WORKERS = 2
 PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.01
 QUIET_SECONDS = 1.2  # in which no job is done: what plain ZeroMQ has not delivered by then is lost
-FILLER, FILLER_BYTES = "chaos.filler", 512 * 1024
+FILLER, FILLER_BYTES = "chaos.filler", 256 * 1024
 JUMP_SECONDS = 0.5  # well below a lease: what is given again meanwhile is given by the wall clock
 FREE = "tcp://127.0.0.1:0"
 
@@ -48,9 +48,10 @@ class Cluster(ABC):
         self.handed, self.sent, self.refused = (Rows(place / name) for name in ("handed", "sent", "refused"))
         self.begun = [Rows(place / f"begun-{k}") for k in range(WORKERS)]
         self.done = [Rows(place / f"done-{k}") for k in range(WORKERS)]
-        self.ordered = 0
+        self.ordered, self.first = 0, 0  # jobs so far; the first that the present hit may meet
         self.links: list[Proxy] = []  # the producer's, then the workers'
         self.workers: list[subprocess.Popen[str]] = []
+        self._over = False
         self._producer: subprocess.Popen[str] | None = None
         self._middle: subprocess.Popen[str] | None = None
 
@@ -113,8 +114,10 @@ class Cluster(ABC):
 
     def stop(self) -> None:
         """Workers first: they finish what is in hand and say goodbye to a node that still listens."""
+        self._over = True
         for process in [self._producer, *self.workers, self._middle]:
             if process:
+                process.send_signal(signal.SIGCONT)  # where a hit was interrupted, it may be frozen
                 stop(process)
         for link in self.links:
             link.close()
@@ -128,10 +131,10 @@ class Cluster(ABC):
 
     def until(self, what: str, happened: Callable[[], object]) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
-        while not happened():
+        while not happened() and not self._over:
             if time.monotonic() > end:
                 words = last_line(self.place / "processes.log")
-                raise click.ClickException(f"{self.name}: {what}: did not happen within {PATIENCE_SECONDS:.0f} s; last words: {words}")
+                raise click.ClickException(f"{self.name}: not within {PATIENCE_SECONDS:.0f} s: {what}; last words: {words}")
             time.sleep(LOOK_SECONDS)
 
     def kill_middle(self) -> None:
@@ -170,13 +173,10 @@ class Cluster(ABC):
         self.workers[k].send_signal(signal.SIGUSR2)
 
     def jump_clock(self, days: int) -> None:
-        told = self.jumps()
-        for count in range(abs(days)):
+        for _ in range(abs(days)):
+            told = self.words().count(JUMPED)
             self.middle.send_signal(signal.SIGUSR1 if days > 0 else signal.SIGUSR2)
-            self.until("the clock has jumped", lambda count=count: self.jumps() > told + count)
-
-    def jumps(self) -> int:
-        return self.words().count("clock ")
+            self.until("the clock jumps", lambda told=told: self.words().count(JUMPED) > told)  # type: ignore[misc]
 
     def words(self) -> str:
         """What the middle has said."""
@@ -185,13 +185,13 @@ class Cluster(ABC):
     # -- what came of it ------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Until all that was ordered is done; or nothing has been done for a while, and nothing keeps anybody from it."""
-        moved, count = time.monotonic(), -1
-        while time.monotonic() < moved + self.patience_seconds:
-            numbers = {row[0] for rows in self.done for row in rows.read()}
-            if len(self.sent.read()) == self.ordered and len(numbers) == self.ordered:
+        """Until all that was ordered since `first` is done; or nothing has been done for a while, and nothing keeps anybody from it."""
+        moved, count, numbers = time.monotonic(), -1, set(range(self.first, self.ordered))
+        while time.monotonic() < moved + self.patience_seconds and not self._over:
+            sent, rows = self.sent.read(), [row for rows in self.done for row in rows.read()]
+            if numbers <= {row[0] for row in sent} & {row[0] for row in rows}:
                 return
-            now = sum(len(rows.read()) for rows in [*self.done, self.sent])
+            now = len(rows) + len(sent)
             moved, count = (time.monotonic(), now) if now != count else (moved, count)
             time.sleep(LOOK_SECONDS)
 
@@ -276,12 +276,12 @@ class Ours(Cluster):
         return python("zmqkit.cli.chaos_roles", role, link.endpoint, str(self.place), str(number), log=log, listens=listens)
 
     def fill_disk(self, order: Callable[[], None]) -> int:
-        """No room for another segment; then the present one is filled."""
+        """No room for another segment; then the present one is filled, one by one: the last MiB is the node's own."""
         limit_files(self.middle, SEGMENT_BYTES - 1)
         told = len(self.refused.read())
-        with zmqkit.connect(self._broker.endpoint) as mq:
-            with contextlib.suppress(zmqkit.DiskFull):
-                mq.queue(FILLER).put_many((bytes(FILLER_BYTES) for _ in iter(int, 1)), timeout=PATIENCE_SECONDS)
+        with zmqkit.connect(self._broker.endpoint) as mq, contextlib.suppress(zmqkit.DiskFull):
+            while True:
+                mq.queue(FILLER).put(bytes(FILLER_BYTES), timeout=PATIENCE_SECONDS)
         order()
         self.until("the node refuses for want of room", lambda: len(self.refused.read()) > told)
         return len(self.refused.read()) - told

@@ -18,7 +18,7 @@ import zmqkit
 from zmqkit.cli.chaos_notes import Notes, Work, ordered, ready
 
 QUEUE = "chaos"
-LEASE_SECONDS = 2.5  # renewed while a job runs, but not by a frozen process
+LEASE_SECONDS = 2.0  # renewed while a job runs, but not by a frozen process
 CONNECT_SECONDS = 60.0
 AGAIN_SECONDS = 0.2  # after a refusal
 
@@ -47,7 +47,8 @@ def produce(endpoint: str, place: Path) -> None:
 def work(endpoint: str, place: Path, name: str) -> None:
     begun, done, job = Notes(place / f"begun-{name}"), Notes(place / f"done-{name}"), Work()
     with zmqkit.connect(endpoint, timeout=CONNECT_SECONDS) as mq:
-        consumer = mq.queue(QUEUE).consume(lease=LEASE_SECONDS, on_stale=lambda error: None)
+        # One at a time: jobs that were taken ahead would wait for a worker that suddenly is slow.
+        consumer = mq.queue(QUEUE).consume(credit=1, lease=LEASE_SECONDS, on_stale=lambda error: None)
         signal.signal(signal.SIGTERM, lambda number, frame: consumer.stop())
         ready()
         for d in consumer:
