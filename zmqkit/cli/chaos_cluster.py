@@ -45,12 +45,14 @@ class Cluster(ABC):
         self.place = place
         place.mkdir()
         self.log = place / "node.log"
+        self.log.touch()
         self.handed, self.sent, self.refused = (Rows(place / name) for name in ("handed", "sent", "refused"))
         self.begun = [Rows(place / f"begun-{k}") for k in range(WORKERS)]
         self.done = [Rows(place / f"done-{k}") for k in range(WORKERS)]
         self.ordered, self.first = 0, 0  # jobs so far; the first that the present hit may meet
         self.links: list[Proxy] = []  # the producer's, then the workers'
         self.workers: list[subprocess.Popen[str]] = []
+        self._died_with = [0] * WORKERS  # begun and never done, by those who were killed
         self._over = False
         self._producer: subprocess.Popen[str] | None = None
         self._middle: subprocess.Popen[str] | None = None
@@ -103,9 +105,13 @@ class Cluster(ABC):
         self._await_ready(self._producer)
 
     def _start_workers(self) -> None:
-        self.workers = [self._role("work", k, self.links[1 + k]) for k in range(WORKERS)]
+        self.workers = [self._start_worker(k) for k in range(WORKERS)]
         for worker in self.workers:
             self._await_ready(worker)
+
+    def _start_worker(self, k: int) -> subprocess.Popen[str]:
+        self._died_with[k] = len(self.begun[k].read()) - len(self.done[k].read())
+        return self._role("work", k, self.links[1 + k])
 
     def _await_ready(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout
@@ -144,7 +150,7 @@ class Cluster(ABC):
         """Kill it with -9, and start another."""
         kill(self.workers[k])
         stop(self.workers[k])
-        self.workers[k] = self._role("work", k, self.links[1 + k])
+        self.workers[k] = self._start_worker(k)
         self._await_ready(self.workers[k])
 
     def catch(self, k: int) -> None:
@@ -160,7 +166,7 @@ class Cluster(ABC):
 
     def _holds(self, k: int) -> bool:
         done = len(self.done[k].read())  # first: what is begun later only makes it true
-        return len(self.begun[k].read()) > done
+        return len(self.begun[k].read()) > done + self._died_with[k]
 
     def thaw(self, k: int) -> None:
         self.workers[k].send_signal(signal.SIGCONT)
