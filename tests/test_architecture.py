@@ -33,9 +33,9 @@ PURE_MODULES = {
     *("fnmatch", "functools", "heapq", "itertools", "math", "operator", "struct", "typing"),
 }
 PURE_ROOMS_BELOW = {"errors", "fields", "wire", "framing", "parcel", "updates", "records", "rights", "machines"}
-# An outside module -> the rooms that may import it. `cli.bench_raw…` measure plain pyzmq beside zmqkit, so they need zmq itself.
+# An outside module -> the rooms that may import it. `cli.bench_raw…` and `cli.chaos_bare` are plain pyzmq beside zmqkit.
 MAY_IMPORT = {
-    "zmq": {"sockets", "monitors", "security", "gate", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic"},
+    "zmq": {"sockets", "monitors", "security", "gate", "reactor", "cli.bench_raw", "cli.bench_raw_call", "cli.bench_raw_topic", "cli.chaos_bare"},
     "zeroconf": {"discovery"},
     "ifaddr": {"discovery"},
     "click": {"cli"},

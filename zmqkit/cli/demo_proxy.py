@@ -1,4 +1,7 @@
-"""Between a subscriber of `zmqkit demo topic` and its node: a TCP proxy whose connections can be cut, for a moment or longer."""
+"""A link that can be hurt: a TCP proxy whose connections are cut, for a moment or longer, or go on without passing anything.
+
+For `zmqkit demo topic` and `zmqkit chaos`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ class Proxy:
         self._target = url.hostname, url.port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._ends: list[socket.socket] = []
+        self._open: list[_Connection] = []
+        self._held: list[_Connection] = []
         self._away_until = 0.0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -31,14 +35,39 @@ class Proxy:
                 except OSError:
                     near.close()
                     continue
-                self._ends += (near, far)
-                threading.Thread(target=_join, args=(near, far), daemon=True).start()
+                connection = _Connection(near, far)
+                self._open.append(connection)
+                threading.Thread(target=connection.run, daemon=True).start()
 
     def cut(self, away_seconds: float = 0.0) -> None:
         """Both ends learn at once that the connection is gone. There is no new one for so many seconds."""
         self._away_until = time.monotonic() + away_seconds
-        ends, self._ends = self._ends, []
-        _cut(*ends)
+        connections, self._open = self._open, []
+        for connection in connections:
+            connection.cut()
+        self.cut_held()
+
+    def hold(self) -> None:
+        """Half-open: neither end learns anything, and what it says from now on is lost. A new connection works."""
+        connections, self._open = self._open, []
+        for connection in connections:
+            connection.held = True
+        self._held += connections
+
+    def cut_held(self) -> None:
+        connections, self._held = self._held, []
+        for connection in connections:
+            connection.cut()
+
+    @property
+    def lost_bytes(self) -> int:
+        """That were said on connections that are held now."""
+        return sum(connection.lost_bytes for connection in self._held)
+
+    @property
+    def passed_bytes(self) -> int:
+        """That went to the other end, of connections that are open now."""
+        return sum(connection.passed_bytes for connection in self._open)
 
     def close(self) -> None:
         _cut(self._listener)  # wakes `accept`, which `close` alone does not
@@ -46,21 +75,34 @@ class Proxy:
         self.cut()
 
 
-def _join(near: socket.socket, far: socket.socket) -> None:
-    """Closed only when nobody reads or writes any more: else a call under way might meet a new connection with the old number."""
-    back = threading.Thread(target=_forward, args=(far, near), daemon=True)
-    back.start()
-    _forward(near, far)
-    back.join()
-    near.close()
-    far.close()
+class _Connection:
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self._near, self._far = near, far
+        self.held = False
+        self.lost_bytes = self.passed_bytes = 0
 
+    def cut(self) -> None:
+        _cut(self._near, self._far)
 
-def _forward(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    _cut(source, sink)
+    def run(self) -> None:
+        """Closed only when nobody reads or writes any more: else a call under way might meet a new connection with the old number."""
+        back = threading.Thread(target=self._forward, args=(self._far, self._near), daemon=True)
+        back.start()
+        self._forward(self._near, self._far)
+        back.join()
+        self._near.close()
+        self._far.close()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.held:
+                    self.lost_bytes += len(data)
+                else:
+                    sink.sendall(data)
+                    self.passed_bytes += len(data)
+        if not self.held:  # else the other end is not to learn of it
+            self.cut()
 
 
 def _cut(*ends: socket.socket) -> None:

@@ -31,6 +31,7 @@ COMMANDS = {
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
     "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),
     "demo": ("zmqkit.cli.demo", "demo", "See it survive kill -9 on real work."),
+    "chaos": ("zmqkit.cli.chaos", "chaos", "See what each fault costs plain ZeroMQ, and what it costs zmqkit."),
 }
 
 

@@ -22,8 +22,8 @@ class Broker:
     """A `zmqkit broker` process that can be killed and started again on the same endpoint and journal."""
 
     def __init__(self, journal: Path | None, log: Path, *, durability: str | None = None, log_level: str = "info",
-                 keys: Path | None = None) -> None:  # fmt: skip
-        self._command = [sys.executable, "-m", "zmqkit.cli", "broker", "--journal", str(journal or "none"), "--log-level", log_level]
+                 keys: Path | None = None, module: str = "zmqkit.cli") -> None:  # fmt: skip
+        self._command = [sys.executable, "-m", module, "broker", "--journal", str(journal or "none"), "--log-level", log_level]
         self._command += ["--durability", durability] if durability else []
         self._command += ["--keys", str(keys)] if keys else []
         self._log, self.endpoint = log, "tcp://127.0.0.1:0"
@@ -72,12 +72,11 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def python(module: str, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
-    """`python -m module arguments…`, with its stdout piped to us and its stderr in `log`."""
+def python(module: str, *arguments: str, log: Path | None = None, listens: bool = False) -> subprocess.Popen[str]:
+    """`python -m module arguments…`, with its stdout piped to us, its stderr in `log`, and its stdin from us if it `listens`."""
+    stdin = subprocess.PIPE if listens else subprocess.DEVNULL
     with log.open("a") if log else contextlib.nullcontext() as stderr:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
+        return subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
