@@ -20,7 +20,17 @@ import msgpack
 from zmqkit import framing, wire
 from zmqkit.codec import shown
 from zmqkit.errors import (
-    Closed, DiskFull, Error, Forbidden, NotSent, QueueFull, QuotaExceeded, RemoteError, Timeout, Unencodable, fresh,
+    Closed,
+    DiskFull,
+    Error,
+    Forbidden,
+    NotSent,
+    QueueFull,
+    QuotaExceeded,
+    RemoteError,
+    Timeout,
+    Unencodable,
+    fresh,
 )  # fmt: skip
 from zmqkit.fields import one_line
 from zmqkit.parcel import Parcel, unpack_checked
