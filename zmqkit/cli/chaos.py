@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 
 import click
 
-from zmqkit.cli.chaos_cluster import Bare, Cluster, Ours, Skipped
+from zmqkit.cli.chaos_cluster import PATIENCE_SECONDS, WORKERS, Bare, Cluster, Ours, Skipped
 from zmqkit.cli.chaos_faults import FAULTS, Hit, schedule
 from zmqkit.cli.chaos_roles import QUEUE
 from zmqkit.cli.demo_report import LeaseEnds, Start, repeats
@@ -21,7 +22,8 @@ from zmqkit.cli.demo_screen import Screen
 from zmqkit.cli.options import as_json, output_option, print_table
 from zmqkit.cli.processes import sigterm_as_interrupt
 
-JOBS, JOBS_QUICK = 300, 90  # of one hit
+JOBS, JOBS_QUICK = 300, 90  # of one hit; and some more until both clusters are well again
+RECOVER_SECONDS = 0.1
 SEEDS = 10_000
 
 
@@ -62,17 +64,17 @@ def account(cluster: Cluster, numbers: range) -> Account:
     return Account(1, len(numbers), lost, doubled, again.causes, max(took, default=0.0))
 
 
-def hit_cluster(cluster: Cluster, hit: Hit, jobs: int) -> Account | Skipped:
-    first = cluster.first = cluster.ordered
+def hit_cluster(cluster: Cluster, hit: Hit, jobs: int) -> Skipped | None:
+    cluster.first = cluster.ordered
     cluster.order(hit.before)
+    skipped = None
     try:
         FAULTS[hit.fault].inject(cluster, hit)
-    except Skipped as skipped:
-        cluster.settle()
-        return skipped
-    cluster.order(max(0, first + jobs - cluster.ordered))
-    cluster.settle()
-    return account(cluster, range(first, cluster.ordered))
+    except Skipped as reason:
+        skipped = reason
+    cluster.order(max(0, cluster.first + jobs - cluster.ordered))
+    cluster.mark()
+    return skipped
 
 
 class Run:
@@ -90,19 +92,31 @@ class Run:
                 list(threads.map(lambda cluster: cluster.start(), self._clusters))
                 for number, hit in enumerate(self._hits):
                     self._screen.say(str(hit))
-                    told = list(threads.map(lambda cluster, hit=hit: hit_cluster(cluster, hit, self._jobs), self._clusters))
-                    self._note(hit, told)
+                    skips = list(threads.map(lambda cluster, hit=hit: hit_cluster(cluster, hit, self._jobs), self._clusters))
+                    self._recover()
+                    list(threads.map(lambda cluster: cluster.settle(), self._clusters))
+                    self._note(hit, skips)
                     self._screen.done(number + 1)
             finally:
                 for cluster in self._clusters:
                     cluster.stop()
 
-    def _note(self, hit: Hit, told: list[Account | Skipped]) -> None:
-        for total, one in zip(self.accounts[hit.fault], told, strict=True):
-            if isinstance(one, Skipped):
-                self.skipped[hit.fault] = str(one)
-            else:
-                total.add(one)
+    def _recover(self) -> None:
+        """More jobs, for both alike, until each worker has had one: the next hit may aim at any of them."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not all(cluster.all_work() for cluster in self._clusters):
+            if time.monotonic() > end:
+                raise click.ClickException(f"a worker got no job within {PATIENCE_SECONDS:.0f} s after the fault")
+            for cluster in self._clusters:
+                cluster.order(WORKERS)
+            time.sleep(RECOVER_SECONDS)
+
+    def _note(self, hit: Hit, skips: list[Skipped | None]) -> None:
+        if reasons := [str(skipped) for skipped in skips if skipped]:
+            self.skipped[hit.fault] = reasons[0]
+            return
+        for total, cluster in zip(self.accounts[hit.fault], self._clusters, strict=True):
+            total.add(account(cluster, range(cluster.first, cluster.ordered)))
 
     def rows(self) -> list[dict[str, Any]]:
         names = [cluster.name for cluster in self._clusters]

@@ -53,6 +53,7 @@ class Cluster(ABC):
         self.links: list[Proxy] = []  # the producer's, then the workers'
         self.workers: list[subprocess.Popen[str]] = []
         self._died_with = [0] * WORKERS  # begun and never done, by those who were killed
+        self._marks = [0] * WORKERS
         self._over = False
         self._producer: subprocess.Popen[str] | None = None
         self._middle: subprocess.Popen[str] | None = None
@@ -189,6 +190,14 @@ class Cluster(ABC):
         return self.log.read_text(errors="replace")
 
     # -- what came of it ------------------------------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """From here on `all_work` counts."""
+        self._marks = [len(rows.read()) for rows in self.begun]
+
+    def all_work(self) -> bool:
+        """Each worker has begun a job since `mark`."""
+        return all(len(rows.read()) > mark for rows, mark in zip(self.begun, self._marks, strict=True))
 
     def settle(self) -> None:
         """Until all that was ordered since `first` is done; or nothing has been done for a while, and nothing keeps anybody from it."""
