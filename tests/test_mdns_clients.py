@@ -19,7 +19,7 @@ from handle_world import SOON, eventually
 from mdns_world import LOOPBACK, Voice, honest_text, new_node, records, text_of
 
 import zmqkit
-from zmqkit.discovery.found import SERVICE, label
+from zmqkit.discovery.found import SERVICE, Found, label
 from zmqkit.security import Keys
 
 ANY = "tcp://127.0.0.1:0"
@@ -207,3 +207,13 @@ def test_mdns_is_connected_to_alone() -> None:
         zmqkit.connect("mdns:", "tcp://127.0.0.1:1")
     with pytest.raises(zmqkit.Unreachable, match="that is no address"):
         zmqkit.connect("mdns://name")
+
+
+def test_of_several_addresses_all_are_tried(name: str) -> None:
+    with zmqkit.Node(ANY, name=name) as honest, zmqkit.connect(f"mdns:{name}", lazy=True) as mq:
+        mq._nodes.begin()
+        finder, dead = mq._nodes.finder, "tcp://127.0.0.1:1"
+        assert finder is not None
+        one = Found(name, dead, "", honest.id, 1, (dead, "tcp://127.0.0.1:2", honest.endpoint))
+        finder._changed((one,))
+        eventually(lambda: up(mq) == {honest.endpoint})

@@ -63,15 +63,24 @@ class Finder:
 
     def up(self, session: Session) -> None:
         """It was reached."""
-        announced = next((node for node, known in self._sessions.items() if known is session), session.node)
-        if announced != session.node:
+        announced = self._announced(session)
+        if announced not in ("", session.node):
             log.warning("at %s is another node than was announced there: it is left", session.endpoint)
             self._leave(announced)
 
-    def down(self, session: Session) -> None:
-        """Its link has ended."""
-        for node in [node for node in self._missed if self._sessions[node] is session]:
+    def down(self, session: Session, was_up: bool) -> None:
+        """Its link has ended, or an attempt has failed: then the next one goes to another of its addresses, if there are several."""
+        node = self._announced(session)
+        if node in self._missed:
             self._leave(node)
+        elif node in self._follower.nodes and not was_up:
+            endpoints = self._follower.nodes[node].endpoints
+            tried = endpoints.index(session.endpoint) if session.endpoint in endpoints else -1
+            self._nodes.move(session, endpoints[(tried + 1) % len(endpoints)], session.keys)
+
+    def _announced(self, session: Session) -> str:
+        """The id under which it was; "" if it was left."""
+        return next((node for node, known in self._sessions.items() if known is session), "")
 
     def _come(self, found: Found) -> None:
         self._missed.discard(found.node)

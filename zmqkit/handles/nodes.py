@@ -234,7 +234,7 @@ class Nodes(Shared):
         if was_up:
             self._watches.tell("down", session.info)
         if self.finder is not None:
-            self.finder.down(session)
+            self.finder.down(session, was_up)
         if not any(other.is_up for other in self.sessions):
             self.up.clear()
         self._flee(session)
