@@ -87,19 +87,30 @@ class Run:
         self.skipped: dict[str, str] = {}
 
     def run(self) -> None:
-        with ThreadPoolExecutor(len(self._clusters)) as threads:
-            try:
-                list(threads.map(lambda cluster: cluster.start(), self._clusters))
-                for number, hit in enumerate(self._hits):
-                    self._screen.say(str(hit))
-                    skips = list(threads.map(lambda cluster, hit=hit: hit_cluster(cluster, hit, self._jobs), self._clusters))
-                    self._recover()
-                    list(threads.map(lambda cluster: cluster.settle(), self._clusters))
-                    self._note(hit, skips)
-                    self._screen.done(number + 1)
-            finally:
-                for cluster in self._clusters:
-                    cluster.stop()
+        try:
+            with ThreadPoolExecutor(len(self._clusters)) as threads:
+                try:
+                    list(threads.map(lambda cluster: cluster.start(), self._clusters))
+                    for number, hit in enumerate(self._hits):
+                        self._screen.say(str(hit))
+                        self._hit(hit, threads)
+                        self._screen.done(number + 1)
+                finally:
+                    for cluster in self._clusters:
+                        cluster.over = True
+        finally:
+            for cluster in self._clusters:
+                cluster.stop()
+
+    def _hit(self, hit: Hit, threads: ThreadPoolExecutor) -> None:
+        skips = list(threads.map(lambda cluster: hit_cluster(cluster, hit, self._jobs), self._clusters))
+        self._recover()
+        list(threads.map(lambda cluster: cluster.settle(), self._clusters))
+        if reasons := [str(skipped) for skipped in skips if skipped]:
+            self.skipped[hit.fault] = reasons[0]
+            return
+        for total, cluster in zip(self.accounts[hit.fault], self._clusters, strict=True):
+            total.add(account(cluster, range(cluster.first, cluster.ordered)))
 
     def _recover(self) -> None:
         """More jobs, for both alike, until each worker has had one: the next hit may aim at any of them."""
@@ -110,13 +121,6 @@ class Run:
             for cluster in self._clusters:
                 cluster.order(WORKERS)
             time.sleep(RECOVER_SECONDS)
-
-    def _note(self, hit: Hit, skips: list[Skipped | None]) -> None:
-        if reasons := [str(skipped) for skipped in skips if skipped]:
-            self.skipped[hit.fault] = reasons[0]
-            return
-        for total, cluster in zip(self.accounts[hit.fault], self._clusters, strict=True):
-            total.add(account(cluster, range(cluster.first, cluster.ordered)))
 
     def rows(self) -> list[dict[str, Any]]:
         names = [cluster.name for cluster in self._clusters]
