@@ -38,6 +38,9 @@ class Account:
     explained: Counter[str] = field(default_factory=Counter)  # of these, by why the lease before it ended
     slowest_seconds: float = 0.0  # from sending to the first end of a job
 
+    def __str__(self) -> str:
+        return f"lost {self.lost}, doubled {self.doubled}, slowest {self.slowest_seconds:.2f} s"
+
     def add(self, other: Account) -> None:
         self.hits, self.sent, self.lost = self.hits + other.hits, self.sent + other.sent, self.lost + other.lost
         self.doubled, self.explained = self.doubled + other.doubled, self.explained + other.explained
@@ -109,8 +112,10 @@ class Run:
         if reasons := [str(skipped) for skipped in skips if skipped]:
             self.skipped[hit.fault] = reasons[0]
             return
-        for total, cluster in zip(self.accounts[hit.fault], self._clusters, strict=True):
-            total.add(account(cluster, range(cluster.first, cluster.ordered)))
+        told = [account(cluster, range(cluster.first, cluster.ordered)) for cluster in self._clusters]
+        for total, one in zip(self.accounts[hit.fault], told, strict=True):
+            total.add(one)
+        self._screen.say("         " + "; ".join(f"{cluster.name}: {one}" for cluster, one in zip(self._clusters, told, strict=True)))
 
     def _recover(self) -> None:
         """More jobs, for both alike, until each worker has had one: the next hit may aim at any of them."""
