@@ -38,6 +38,9 @@ class Account:
     explained: Counter[str] = field(default_factory=Counter)  # of these, by why the lease before it ended
     slowest_seconds: float = 0.0  # from sending to the first end of a job
 
+    def __str__(self) -> str:
+        return f"lost {self.lost}, doubled {self.doubled}, slowest {self.slowest_seconds:.2f} s"
+
     def add(self, other: Account) -> None:
         self.hits, self.sent, self.lost = self.hits + other.hits, self.sent + other.sent, self.lost + other.lost
         self.doubled, self.explained = self.doubled + other.doubled, self.explained + other.explained
@@ -87,19 +90,32 @@ class Run:
         self.skipped: dict[str, str] = {}
 
     def run(self) -> None:
-        with ThreadPoolExecutor(len(self._clusters)) as threads:
-            try:
-                list(threads.map(lambda cluster: cluster.start(), self._clusters))
-                for number, hit in enumerate(self._hits):
-                    self._screen.say(str(hit))
-                    skips = list(threads.map(lambda cluster, hit=hit: hit_cluster(cluster, hit, self._jobs), self._clusters))
-                    self._recover()
-                    list(threads.map(lambda cluster: cluster.settle(), self._clusters))
-                    self._note(hit, skips)
-                    self._screen.done(number + 1)
-            finally:
-                for cluster in self._clusters:
-                    cluster.stop()
+        try:
+            with ThreadPoolExecutor(len(self._clusters)) as threads:
+                try:
+                    list(threads.map(lambda cluster: cluster.start(), self._clusters))
+                    for number, hit in enumerate(self._hits):
+                        self._screen.say(str(hit))
+                        self._hit(hit, threads)
+                        self._screen.done(number + 1)
+                finally:
+                    for cluster in self._clusters:
+                        cluster.over = True
+        finally:
+            for cluster in self._clusters:
+                cluster.stop()
+
+    def _hit(self, hit: Hit, threads: ThreadPoolExecutor) -> None:
+        skips = list(threads.map(lambda cluster: hit_cluster(cluster, hit, self._jobs), self._clusters))
+        self._recover()
+        list(threads.map(lambda cluster: cluster.settle(), self._clusters))
+        if reasons := [str(skipped) for skipped in skips if skipped]:
+            self.skipped[hit.fault] = reasons[0]
+            return
+        told = [account(cluster, range(cluster.first, cluster.ordered)) for cluster in self._clusters]
+        for total, one in zip(self.accounts[hit.fault], told, strict=True):
+            total.add(one)
+        self._screen.say("         " + "; ".join(f"{cluster.name}: {one}" for cluster, one in zip(self._clusters, told, strict=True)))
 
     def _recover(self) -> None:
         """More jobs, for both alike, until each worker has had one: the next hit may aim at any of them."""
@@ -110,13 +126,6 @@ class Run:
             for cluster in self._clusters:
                 cluster.order(WORKERS)
             time.sleep(RECOVER_SECONDS)
-
-    def _note(self, hit: Hit, skips: list[Skipped | None]) -> None:
-        if reasons := [str(skipped) for skipped in skips if skipped]:
-            self.skipped[hit.fault] = reasons[0]
-            return
-        for total, cluster in zip(self.accounts[hit.fault], self._clusters, strict=True):
-            total.add(account(cluster, range(cluster.first, cluster.ordered)))
 
     def rows(self) -> list[dict[str, Any]]:
         names = [cluster.name for cluster in self._clusters]

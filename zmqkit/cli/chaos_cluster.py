@@ -54,14 +54,15 @@ class Cluster(ABC):
         self.workers: list[subprocess.Popen[str]] = []
         self._died_with = [0] * WORKERS  # begun and never done, by those who were killed
         self._marks = [0] * WORKERS
-        self._over = False
+        self.over = False  # who waits for anything waits no more
         self._producer: subprocess.Popen[str] | None = None
         self._middle: subprocess.Popen[str] | None = None
 
     # -- what is different ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _start_middle(self) -> subprocess.Popen[str]: ...
+    def start_middle(self) -> None:
+        """Where it was before, if it was; returns when it listens."""
 
     @abstractmethod
     def _endpoints(self) -> tuple[str, str]:
@@ -72,8 +73,8 @@ class Cluster(ABC):
         """A producer or worker; says `ready`."""
 
     @abstractmethod
-    def fill_disk(self, order: Callable[[], None]) -> int:
-        """No room for the middle's files, until `free_disk`; `order` orders jobs. Returns how often somebody was told."""
+    def fill_disk(self, order: Callable[[], None]) -> None:
+        """No room for the middle's files, until `free_disk`; `order` orders jobs. Returns when it was noticed."""
 
     @abstractmethod
     def free_disk(self) -> None: ...
@@ -93,9 +94,6 @@ class Cluster(ABC):
     def middle(self) -> subprocess.Popen[str]:
         assert self._middle
         return self._middle
-
-    def start_middle(self) -> None:
-        self._middle = self._start_middle()
 
     def start(self) -> None:
         self.start_middle()
@@ -121,7 +119,6 @@ class Cluster(ABC):
 
     def stop(self) -> None:
         """Workers first: they finish what is in hand and say goodbye to a node that still listens."""
-        self._over = True
         for process in [self._producer, *self.workers, self._middle]:
             if process:
                 process.send_signal(signal.SIGCONT)  # where a hit was interrupted, it may be frozen
@@ -138,7 +135,9 @@ class Cluster(ABC):
 
     def until(self, what: str, happened: Callable[[], object]) -> None:
         end = time.monotonic() + PATIENCE_SECONDS
-        while not happened() and not self._over:
+        while not happened():
+            if self.over:
+                raise click.Abort
             if time.monotonic() > end:
                 words = last_line(self.place / "processes.log")
                 raise click.ClickException(f"{self.name}: not within {PATIENCE_SECONDS:.0f} s: {what}; last words: {words}")
@@ -202,7 +201,7 @@ class Cluster(ABC):
     def settle(self) -> None:
         """Until all that was ordered since `first` is done; or nothing has been done for a while, and nothing keeps anybody from it."""
         moved, count, numbers = time.monotonic(), -1, set(range(self.first, self.ordered))
-        while time.monotonic() < moved + self.patience_seconds and not self._over:
+        while time.monotonic() < moved + self.patience_seconds and not self.over:
             sent, rows = self.sent.read(), [row for rows in self.done for row in rows.read()]
             if numbers <= {row[0] for row in sent} & {row[0] for row in rows}:
                 return
@@ -220,15 +219,14 @@ class Bare(Cluster):
         self._at = FREE, FREE
         self._lends = False
 
-    def _start_middle(self) -> subprocess.Popen[str]:
+    def start_middle(self) -> None:
         role = "lend" if self._lends else "forward"
-        middle = python("zmqkit.cli.chaos_bare", role, str(self.place), "0", *self._at, log=self.log)
-        assert middle.stdout
-        front, _, back = first_line(middle, middle.stdout).strip().partition(" ")
+        self._middle = python("zmqkit.cli.chaos_bare", role, str(self.place), "0", *self._at, log=self.log)
+        assert self._middle.stdout
+        front, _, back = first_line(self._middle, self._middle.stdout).strip().partition(" ")
         if not back:
             raise click.ClickException(f"bare: the process in the middle did not start: {last_line(self.log)}")
         self._at = front, back
-        return middle
 
     def _endpoints(self) -> tuple[str, str]:
         return self._at
@@ -238,11 +236,10 @@ class Bare(Cluster):
         log, listens = self.place / "processes.log", role == "produce"
         return python("zmqkit.cli.chaos_bare", role, str(self.place), str(number), link.endpoint, log=log, listens=listens)
 
-    def fill_disk(self, order: Callable[[], None]) -> int:
+    def fill_disk(self, order: Callable[[], None]) -> None:
         limit_files(self.middle, (self.place / SPOOL).stat().st_size)
         order()
         self.until("the process in the middle has met the full disk", lambda: self.middle.poll() is not None)
-        return 1
 
     def free_disk(self) -> None:
         self.start_middle()
@@ -278,10 +275,11 @@ class Ours(Cluster):
         super().__init__(place)
         self._broker = Broker(place / "journal", self.log, module="zmqkit.cli.chaos_clock")
 
-    def _start_middle(self) -> subprocess.Popen[str]:
-        self._broker.start()
-        assert self._broker.process
-        return self._broker.process
+    def start_middle(self) -> None:
+        try:
+            self._broker.start()
+        finally:
+            self._middle = self._broker.process
 
     def _endpoints(self) -> tuple[str, str]:
         return self._broker.endpoint, self._broker.endpoint
@@ -290,7 +288,7 @@ class Ours(Cluster):
         log, listens = self.place / "processes.log", role == "produce"
         return python("zmqkit.cli.chaos_roles", role, link.endpoint, str(self.place), str(number), log=log, listens=listens)
 
-    def fill_disk(self, order: Callable[[], None]) -> int:
+    def fill_disk(self, order: Callable[[], None]) -> None:
         """No room for another segment; then the present one is filled, one by one: the last MiB is the node's own."""
         limit_files(self.middle, SEGMENT_BYTES - 1)
         told = len(self.refused.read())
@@ -299,7 +297,6 @@ class Ours(Cluster):
                 mq.queue(FILLER).put(bytes(FILLER_BYTES), timeout=PATIENCE_SECONDS)
         order()
         self.until("the node refuses for want of room", lambda: len(self.refused.read()) > told)
-        return len(self.refused.read()) - told
 
     def free_disk(self) -> None:
         limit_files(self.middle, resource.RLIM_INFINITY)

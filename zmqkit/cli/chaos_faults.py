@@ -36,13 +36,19 @@ class Hit(NamedTuple):
 
 
 def kill_node(cluster: Cluster, hit: Hit) -> None:
+    """It has jobs that it said it has, for the workers are slow; and others are on their way to it."""
     middle, link = cluster.middle, cluster.links[0]
+    for k in range(WORKERS):
+        cluster.slow_down(k)
+    cluster.order(CAUGHT)
+    cluster.until("the node has jobs", lambda: len(cluster.sent.read()) == cluster.ordered)
     freeze(middle)
     passed = link.passed_bytes
     cluster.order(CAUGHT)
-    cluster.until("the frozen node is sent jobs", lambda: link.passed_bytes > passed)
-    cluster.until("they are handed over", lambda: len(cluster.handed.read()) == cluster.ordered)
+    cluster.until("the frozen node is sent jobs", lambda: link.passed_bytes > passed and len(cluster.handed.read()) == cluster.ordered)
     cluster.kill_middle()
+    for k in range(WORKERS):
+        cluster.speed_up(k)
     cluster.start_middle()
 
 
@@ -116,7 +122,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "kill-node": Fault("kill -9 of what is in the middle, while jobs are on their way to it", kill_node, "lost"),
+    "kill-node": Fault("kill -9 of what is in the middle, with jobs in it and on their way to it", kill_node, "lost"),
     "kill-worker": Fault("kill -9 of a worker, with a job in its hands", kill_worker, "lost", ("worker",)),
     "stop-worker": Fault("SIGSTOP of a worker, for longer than a lease", stop_worker, "late", ("worker",), (0.5, 1.0)),
     "cut-link": Fault("a connection is cut, with something on it", cut_link, "lost", ("link",)),
