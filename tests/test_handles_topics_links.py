@@ -33,7 +33,7 @@ def test_a_topic_at_several_nodes_is_followed_as_one() -> None:
             nodes[0].delete("a")
             fold.merged({"b": 2, "c": 3})
             assert [*sub.positions] == [one.endpoint, other.endpoint] and [seq for _, seq in sub.positions.values()] == [4, 3]
-            for wrong in (lambda: sub.seq, lambda: sub.position, lambda: mq.topic("t").publish("a", 1)):
+            for wrong in (lambda: sub.seq, lambda: sub.position):
                 with pytest.raises(zmqkit.Error, match="several nodes"):
                     wrong()
             with pytest.raises(ValueError, match="several nodes"):

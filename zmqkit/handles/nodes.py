@@ -129,7 +129,8 @@ class Nodes(Shared):
         if self.error is not None:
             raise fresh(self.error)
         for known in (*self.sessions, *self.leaving):
-            if not known.machine.stopping and (known.endpoint == endpoint or (node and known.node == node)):
+            another = known.leaving and node and known.node not in ("", node)  # took over the address of one that is gone
+            if not known.machine.stopping and ((known.endpoint == endpoint and not another) or (node and known.node == node)):
                 return self._keep(known, endpoint, name)
         session = self._make(self, endpoint)
         session.name, session.node = name, node
@@ -171,6 +172,7 @@ class Nodes(Shared):
             if not any(other.is_up for other in self.sessions):
                 self.up.clear()
             self._flee(session)
+            self._see_tried()
             self._share_anew()
 
     # -- the I/O thread: turns ---------------------------------------------------------------------------------------------
@@ -302,7 +304,7 @@ def _forked() -> None:
     error = Closed("this is a forked child: the connection belongs to the parent, make a new one")
     for nodes in list(_all):
         nodes.halted, nodes.error = True, error
-        for session in nodes.sessions:
+        for session in (*nodes.sessions, *nodes.leaving):
             session.error = error
             for inbox in session.inboxes:
                 inbox.front = None  # what waits there is the parent's to handle
