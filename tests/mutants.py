@@ -107,7 +107,8 @@ RULES = [
     Rule(
         "R-P7", "What may be stored is not taken back from its stream to be put elsewhere.",
         "test_client_producer.py::test_what_is_in_doubt_is_not_taken_back",
-        "machines/producer.py", "        if self._doubt:\n            return []\n", "",
+        "machines/producer.py",
+        "        if self._doubt:\n            return []\n        return self._drop()", "        return self._drop()",
     ),
     Rule(
         "R-P3", "A repeated confirm waits until the original record is durable.",

@@ -229,6 +229,27 @@ def test_a_removed_node_that_comes_back_is_the_same_one_and_answers_what_was_in_
             d.ack(wait=True)
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_another_node_at_the_same_address_gets_no_put_that_was_in_doubt(sites: list[Site], removed: bool) -> None:
+    a, b = sites
+    with client_of_none(spread=False) as mq:
+        session = add(mq, a)
+        all_up(mq)
+        thaw = freeze(a.node)  # type: ignore[arg-type]
+        future = mq.queue("q").put_soon(1)
+        eventually(future.running)
+        a.proxy._target = b._target
+        a.proxy.cut()
+        if removed:
+            remove(mq, session)
+            assert on_io_thread(mq, lambda: mq._nodes.add(a.endpoint, "", b.id)) is not session
+        error = future.exception(SOON)
+        assert isinstance(error, zmqkit.Timeout) and error.maybe_executed
+        assert mq.queue("q").put(2).node == b.id
+        thaw()
+    assert b.bodies("q") == [2]
+
+
 def test_the_last_node_may_be_removed_and_another_one_come(sites: list[Site]) -> None:
     a, b = sites
     with client_of_none() as mq:

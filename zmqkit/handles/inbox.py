@@ -236,7 +236,7 @@ class Inbox(Intake):
     def _restate(self) -> None:
         """Somebody came, went, or asked for something else."""
         self.restated = False
-        machine, state, demands = self.session.machine, self.state, list(self.demands)
+        machine, state, demands = self.session.machine, self.state, [demand for demand in list(self.demands) if not demand.ended]
         machine.consumers.setdefault(self.queue, state)
         for probe, beat in list(self.probes.items()):
             if beat is None:

@@ -187,6 +187,7 @@ class Nodes(Shared):
             if not any(other.is_up for other in self.sessions):
                 self.up.clear()
             self._flee(session)
+            self._see_tried()
             self._share_anew()
 
     # -- the I/O thread: turns ---------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def _forked() -> None:
     error = Closed("this is a forked child: the connection belongs to the parent, make a new one")
     for nodes in list(_all):
         nodes.halted, nodes.error = True, error
-        for session in nodes.sessions:
+        for session in (*nodes.sessions, *nodes.leaving):
             session.error = error
             for inbox in session.inboxes:
                 inbox.front = None  # what waits there is the parent's to handle

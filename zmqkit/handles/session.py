@@ -61,6 +61,7 @@ class Session:
         self.feeds: dict[Subscription, Feed] = {}  # the I/O thread's
         self.port: Port | None = None  # once it has begun
         self.ended = False  # the reactor has put it away
+        self._met = b""  # the node that answered last
         self._insisted = False
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
@@ -148,6 +149,8 @@ class Session:
     def pump(self, moment: float) -> None:
         machine, nodes = self.machine, self.nodes
         machine.tick(moment)
+        if machine.node is not self._met and not nodes.single:
+            self._meet(machine.node)
         self.hot = False  # before looking: an ack that comes after it wakes us
         hot = False
         for inbox in list(self._inboxes.values()):
@@ -160,6 +163,13 @@ class Session:
             machine.remind(moment + HOT_SECONDS)
         if self.part_by < inf and not machine.stopping:
             self._part(moment)
+
+    def _meet(self, node: bytes) -> None:
+        """It has not been told anything yet. If it is not the one before, that one's puts in doubt are none of its."""
+        before, self._met = self._met, node
+        if before not in (b"", node):
+            reason = Timeout("another node answers where this put was sent: it may be stored at the one before", maybe_executed=True)
+            self.nodes.fail_puts([flight.ticket for stream in self.machine.streams.values() for flight in stream.lost()], reason)
 
     def handle(self, events: list[Any], moment: float) -> None:
         for event in events:

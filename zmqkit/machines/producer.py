@@ -109,9 +109,16 @@ class ProducerStream:
         """Rule 4: all that is under way, for somebody else; nothing while some of it is in doubt."""
         if self._doubt:
             return []
+        return self._drop()
+
+    def lost(self) -> list[Flight]:
+        """Another node answers: what is in doubt stays so, and is not for that one."""
+        return self._drop() if self._doubt else []
+
+    def _drop(self) -> list[Flight]:
         flights = [*self.flights]
         self.flights.clear()  # their numbers are passed over: the next PUT has a higher base
-        self._bytes = 0
+        self._bytes, self._doubt = 0, False
         self._restart(-inf)
         return flights
 
