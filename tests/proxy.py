@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from zmqkit.cli.demo_proxy import Proxy as Proxy
 
@@ -24,24 +22,5 @@ class MutableProxy(Proxy):
 
     muted = False
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # closed
-            while True:
-                near, _ = self._listener.accept()
-                try:
-                    far = socket.create_connection(self._target)
-                except OSError:
-                    near.close()
-                    continue
-                self._ends += (near, far)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._forward, args=(source, sink, source is far), daemon=True).start()
-
-    def _forward(self, source: socket.socket, sink: socket.socket, backwards: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if not (backwards and self.muted):
-                    sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def _loses(self, from_far: bool) -> bool:
+        return from_far and self.muted

@@ -9,6 +9,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 
@@ -35,9 +36,13 @@ class Proxy:
                 except OSError:
                     near.close()
                     continue
-                connection = _Connection(near, far)
+                connection = _Connection(near, far, self._loses)
                 self._open.append(connection)
                 threading.Thread(target=connection.run, daemon=True).start()
+
+    def _loses(self, from_far: bool) -> bool:
+        """Is what an end says now to be lost?"""
+        return False
 
     def cut(self, away_seconds: float = 0.0) -> None:
         """Both ends learn at once that the connection is gone. There is no new one for so many seconds."""
@@ -76,8 +81,8 @@ class Proxy:
 
 
 class _Connection:
-    def __init__(self, near: socket.socket, far: socket.socket) -> None:
-        self._near, self._far = near, far
+    def __init__(self, near: socket.socket, far: socket.socket, loses: Callable[[bool], bool]) -> None:
+        self._near, self._far, self._loses = near, far, loses
         self.held = False
         self.lost_bytes = self.passed_bytes = 0
 
@@ -96,7 +101,7 @@ class _Connection:
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if self.held:
+                if self.held or self._loses(source is self._far):
                     self.lost_bytes += len(data)
                 else:
                     sink.sendall(data)
