@@ -133,6 +133,16 @@ def test_calls_whose_refusal_was_lost_with_its_link_are_not_forgotten() -> None:
     assert (refused.first, refused.count) == (3, 1) and b.one_lease(worker).qseq == 1 and in_flight(b) == 2
 
 
+def test_a_call_that_ends_makes_room_for_messages() -> None:
+    b = bench(ada=rights("ada", *ALL, in_flight=1))
+    worker, ada = b.connect("w", window=1, queue="\0s"), b.join("a", "ada", window=1)
+    b.call(ada)
+    b.put(b.connect("p"), 1)
+    assert not b.hear(ada, wire.Lease)
+    b.reply(worker, b.one_lease(worker).token)
+    assert b.one_lease(ada).queue == "q"
+
+
 def test_calls_leased_to_a_worker_are_in_flight_to_its_user() -> None:
     b = bench(ada=rights("ada", *ALL, in_flight=1))
     worker = b.join("w", "ada", window=5, queue="\0s")
@@ -242,6 +252,17 @@ def test_a_topic_that_is_deleted_under_its_followers_stays_its_owners() -> None:
     assert b.machine.topics.hosted[NEWS].topic.owner == "ada"
     b.put(ada, 1)
     assert b.refusals(ada) == [("PUT", "q", "QUOTA")]
+
+
+def test_a_bound_queue_that_the_node_makes_again_is_the_topics_owners() -> None:
+    b = bench(ada=rights("ada", *ALL, queues=2))
+    ada, root = b.join("a", "ada"), b.connect("r")
+    b.ask(ada, 1, "topic_bind", topic="news", prefix="", queue="q")
+    b.ask(ada, 2, "delete", queue="q")
+    b.updates(root, 1, "k")
+    assert b.info() == {"ready": 1} and b.machine.core.queues["q"].owner == "ada"
+    b.put(ada, 1, queue="r")
+    assert b.refusals(ada) == [("PUT", "r", "QUOTA")]
 
 
 def test_a_queue_of_an_older_journal_is_nobodys() -> None:

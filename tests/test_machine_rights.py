@@ -186,7 +186,7 @@ asks = st.builds(
     lambda verb, arguments, odd: wire.Ask(1, 1, verb, {**arguments, **odd}),
     st.sampled_from([verb for verb in VERBS if not verb.endswith("list") or verb == "dead_list"]),
     st.sampled_from([*VERBS.values()]),
-    st.dictionaries(st.sampled_from(["queue", "topic"]), st.none() | st.integers() | NAMES, max_size=2),
+    st.dictionaries(st.sampled_from(["queue", "topic"]), st.none() | st.integers(0, 9) | NAMES, max_size=2),
 )
 tries = st.one_of(asks, st.builds(_aimed, commands.filter(lambda command: isinstance(command, UP)), NAMES, TOKENS),
                   st.builds(_aimed, st.sampled_from([c for c in EXAMPLES.values() if isinstance(c, UP)]), NAMES, TOKENS))  # fmt: skip
