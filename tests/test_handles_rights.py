@@ -13,6 +13,7 @@ from user_world import UserNode, user_node
 
 import zmqkit
 from zmqkit import Forbidden, QuotaExceeded
+from zmqkit.machines import phases
 
 ADA = ("publish mine", "consume mine", "call hers", "serve hers", "subscribe news", "publish news")
 
@@ -82,6 +83,25 @@ def test_every_way_to_take_messages_raises_forbidden_and_the_others_go_on(ada: z
     other.stop()
 
 
+def test_who_tries_again_and_again_is_told_each_time_without_waiting_for_a_heartbeat(
+    at: UserNode, ada: zmqkit.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phases, "IDLE_BEATS", 1e4)
+    for _ in range(3):
+        with pytest.raises(Forbidden):
+            ada.queue("theirs").get(timeout=SOON)
+    consumer = ada.queue("now-and-then").consume()
+    with pytest.raises(Forbidden):
+        next(consumer)
+    at.allow("ada", *ADA, "consume now-and-then")
+    consumer = ada.queue("now-and-then").consume()
+    at.node.queue("now-and-then").put(1)
+    next(consumer).ack(wait=True)
+    at.allow("ada", *ADA)
+    with pytest.raises(Forbidden):
+        next(consumer)
+
+
 def test_a_work_that_nobody_waits_for_ends_and_says_why_once(ada: zmqkit.Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         work = ada.queue("theirs").work(print, threads=4, block=False)
@@ -136,6 +156,7 @@ def test_a_service_that_the_user_may_not_serve_ends_alone_and_serve_raises_when_
         at.node.call("theirs", 1, timeout=SOON, retries=0)
     eventually(lambda: "theirs" not in serving.demands)
     assert serving.error is None and not serving.ended
+    assert not ada._session._inboxes["\0theirs"].demands, "it is asked for no more"
     at.allow("ada", *[grant for grant in ADA if grant != "serve hers"])
     with pytest.raises(Forbidden, match="key ada may not serve 'hers'"):
         serving.wait(SOON)
