@@ -20,7 +20,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def zmqkit(*arguments: str, stdin: str | None = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*ZMQKIT, *arguments], input=stdin, capture_output=True, text=True, timeout=30, env=environment(**variables))
+    return subprocess.run([*ZMQKIT, *arguments], input=stdin, capture_output=True, text=True, timeout=100, env=environment(**variables))
 
 
 def succeeds(*arguments: str, **options: str) -> list[str]:

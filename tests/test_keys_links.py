@@ -147,8 +147,9 @@ def test_a_copy_of_one_directory_is_a_team(world: World) -> None:
     for endpoint in world.node.endpoints:
         with zmqkit.connect(endpoint, keys=world.keys.path) as mq:
             mq.queue("q").put(endpoint)
-            with mq.queue("q").get(timeout=SOON) as d:  # type: ignore[union-attr]
-                assert d.body == endpoint
+            d = mq.queue("q").get(timeout=SOON)
+            assert d is not None and d.body == endpoint
+            d.ack(wait=True)
 
 
 def test_a_key_that_is_trusted_while_the_node_runs_comes_in_and_one_that_is_removed_does_not(world: World) -> None:
