@@ -120,8 +120,8 @@ def judge(rows: list[dict[str, Any]], rounds: int) -> None:
             continue
         assert bare["hits"] == ours["hits"] == rounds and bare["sent"] == ours["sent"] > 0, row
         assert ours["lost"] == 0 and ours["doubled"] == sum(ours["explained"].values()), row
-        felt = {"lost": bare["lost"], "doubled": bare["doubled"], "late": bare["slowest_seconds"] > LATE_SECONDS}
-        assert felt[FAULTS[name].bare] >= rounds, row
+        felt = {"lost": bare["lost"] >= rounds, "doubled": bare["doubled"] >= rounds, "late": bare["slowest_seconds"] > LATE_SECONDS}
+        assert felt[FAULTS[name].bare], row
 
 
 @pytest.mark.slow
@@ -133,8 +133,7 @@ def test_each_fault_hits_both_and_only_plain_zeromq_loses_or_doubles_without_a_w
 @pytest.mark.gate
 @pytest.mark.timeout(900)
 def test_it_is_so_round_after_round() -> None:
-    rows = chaos("--rounds", "5")
-    assert all(row["zmqkit"]["lost"] == 0 for row in rows)
+    judge(chaos("--rounds", "3"), 3)
 
 
 @pytest.mark.slow
