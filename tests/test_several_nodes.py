@@ -280,6 +280,7 @@ def test_nodes_tells_what_is_known_of_each(sites: list[Site]) -> None:
         assert second == zmqkit.NodeInfo("", sites[1].endpoint, sites[1].id, True, "")
     with zmqkit.connect(sites[1].node.endpoint) as mq:
         assert [(info.node, info.up) for info in mq.nodes()] == [(sites[1].id, True)]
+    assert sites[1].node.nodes() == [zmqkit.NodeInfo(sites[1].node.name, "", sites[1].id, True, "")]  # a Node is its own
 
 
 def test_watch_tells_who_comes_goes_and_is_cut_off_and_ends_with_the_client(sites: list[Site]) -> None:

@@ -152,6 +152,14 @@ class Peer:
         nodes = self._peer._servers
         return nodes.crew("asyncio", lambda: Crew(nodes))
 
+    def nodes(self) -> list[NodeInfo]:
+        """Those that are this client's now, up or not."""
+        return self._peer.nodes()
+
+    def watch(self) -> Watch:
+        """`async for` nodes that come, are up, are down, and go. As for threads."""
+        return Watch(self._nodes)
+
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     async def flush(self, timeout: Duration | None = 5.0) -> None:
@@ -215,14 +223,6 @@ class Client(Peer):
     @property
     def endpoints(self) -> list[str]:
         return self._twin.endpoints
-
-    def nodes(self) -> list[NodeInfo]:
-        """Those that are this client's now, up or not."""
-        return self._twin.nodes()
-
-    def watch(self) -> Watch:
-        """`async for` nodes that come, are up, are down, and go. As for threads."""
-        return Watch(self._nodes)
 
     async def _start(self) -> Client:
         if self._lazy:

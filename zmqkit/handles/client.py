@@ -160,6 +160,15 @@ class Peer:
         nodes = self._servers
         return nodes.crew(side, lambda: Crew(nodes))
 
+    def nodes(self) -> list[NodeInfo]:
+        """Those that are this client's now, up or not."""
+        return [session.info for session in self._nodes.sessions]
+
+    def watch(self) -> Watch:
+        """Nodes that come, are up, are down, and go: an iterator that begins with those there are, and ends when the client is closed.
+        It keeps the last 1,000 events that nobody took."""
+        return self._nodes.watch()
+
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     def flush(self, timeout: Duration | None = 5.0) -> None:
@@ -220,15 +229,6 @@ class Client(Peer):
     def endpoint(self) -> str:
         """The first one; "" if none was given."""
         return self.endpoints[0] if self.endpoints else ""
-
-    def nodes(self) -> list[NodeInfo]:
-        """Those that are this client's now, up or not."""
-        return [session.info for session in self._nodes.sessions]
-
-    def watch(self) -> Watch:
-        """Nodes that come, are up, are down, and go: an iterator that begins with those there are, and ends when the client is closed.
-        It keeps the last 1,000 events that nobody took."""
-        return self._nodes.watch()
 
     def __enter__(self) -> Client:
         return self

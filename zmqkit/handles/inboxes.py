@@ -5,10 +5,11 @@ They share what belongs to loops and gets (who consumes, who waits, what is stal
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import Any
 
-from zmqkit.errors import Error
+from zmqkit.errors import Closed, Error
 from zmqkit.handles.hand import Part
 from zmqkit.handles.inbox import Inbox
 from zmqkit.handles.intake import Convert, D, Intake, log
@@ -149,8 +150,10 @@ class Inboxes(Intake):
     def restate(self) -> None:
         for share in self._shares:
             share.restated = True
-        # Where there is no node, nobody but us tells who waits.
-        self.nodes.reactor.call(lambda moment: self.tell(None)) if not self._shares else self.nodes.reactor.wake()
+        self.nodes.reactor.wake()
+        if not self._shares:  # nobody but us tells who waits
+            with suppress(Closed):
+                self.nodes.reactor.call(lambda moment: self.tell(None))
 
     @property
     def states(self) -> list[ConsumerState]:

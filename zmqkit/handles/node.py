@@ -70,7 +70,7 @@ class Node(Peer):
         self._reactor = Reactor("zmqkit-node")
         self._nodes = Nodes(self._reactor)
         self._calls = Calls(self._nodes)
-        self._nodes.add(None)
+        self._nodes.add(None, self.name)
         machine = NodeMachine(log.node, log.epoch, name=self.name, durability=log.durability, jitter=random.random)
         self._core, self._gateways = machine.core, Gateways(self._reactor, machine)
         try:
