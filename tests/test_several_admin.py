@@ -180,6 +180,7 @@ def test_waiting_calls_of_both_nodes_are_answered_by_the_same_handlers_in_turn(s
 def test_a_call_is_not_given_to_a_node_without_a_worker_while_another_has_one(sites: list[Site], mq: zmqkit.Client) -> None:
     with zmqkit.connect(sites[1].node.endpoint) as worker, worker.service("s", lambda body: body):
         serving = worker.serve(2, block=False)
+        eventually(lambda: "s" in sites[1].node._core.services)
         assert [mq.call("s", n, timeout=SOON, retries=0) for n in range(5)] == [*range(5)]
         serving.stop()
         assert serving.wait(SOON)
