@@ -299,7 +299,7 @@ class Ours(Cluster):
         self.until("the node refuses for want of room", lambda: len(self.refused.read()) > told)
 
     def free_disk(self) -> None:
-        limit_files(self.middle, resource.RLIM_INFINITY)
+        limit_files(self.middle, None)
         with zmqkit.connect(self._broker.endpoint) as mq:
             mq.queue(FILLER).purge(timeout=PATIENCE_SECONDS)
 
@@ -308,9 +308,9 @@ class Ours(Cluster):
 
 
 def freeze(process: subprocess.Popen[str]) -> None:
-    """SIGSTOP; returns when it stands."""
+    """SIGSTOP; returns when it stands, or has died."""
     process.send_signal(signal.SIGSTOP)
-    while state(process.pid) != "T":
+    while state(process.pid) not in "TZ":
         time.sleep(0.001)
 
 
@@ -319,10 +319,11 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def limit_files(process: subprocess.Popen[str], size: int) -> None:
-    """No file of that process grows beyond so many bytes: writes fail with EFBIG, which a journal takes as it takes a full disk."""
+def limit_files(process: subprocess.Popen[str], size: int | None) -> None:
+    """No file of that process grows beyond so many bytes: writes fail with EFBIG, which a journal takes as it takes a full disk.
+    None: as far as it may. Raises Skipped."""
     try:
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
     except (OSError, ValueError) as error:
         raise Skipped(f"no limit on another process's files: {error}") from None

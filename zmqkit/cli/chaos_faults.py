@@ -30,9 +30,9 @@ class Hit(NamedTuple):
     seconds: float  # how long it lasts, where it lasts
 
     def __str__(self) -> str:
-        where = {"worker": self.worker, "link": self.link}
-        aimed = {name: value for name, value in where.items() if name in FAULTS[self.fault].aims}
-        return f"{self.fault} after {self.before} jobs" + "".join(f", {name} {value}" for name, value in aimed.items())
+        fault = FAULTS[self.fault]
+        aim = {"worker": f", worker {self.worker}", "link": f", link {self.link}", "": ""}[fault.aim]
+        return f"{self.fault}, after {self.before} jobs{aim}: {fault.text}"
 
 
 def kill_node(cluster: Cluster, hit: Hit) -> None:
@@ -117,19 +117,19 @@ class Fault(NamedTuple):
     text: str
     inject: Callable[[Cluster, Hit], None]
     bare: str  # what becomes of jobs on plain pyzmq: "lost", "late", "doubled"
-    aims: tuple[str, ...] = ()  # at a worker, at a link
+    aim: str = ""  # "worker", "link": which one is the schedule's choice
     seconds: tuple[float, float] = (0.0, 0.0)
 
 
 FAULTS = {
     "kill-node": Fault("kill -9 of what is in the middle, with jobs in it and on their way to it", kill_node, "lost"),
-    "kill-worker": Fault("kill -9 of a worker, with a job in its hands", kill_worker, "lost", ("worker",)),
-    "stop-worker": Fault("SIGSTOP of a worker, for longer than a lease", stop_worker, "late", ("worker",), (0.5, 1.0)),
-    "cut-link": Fault("a connection is cut, with something on it", cut_link, "lost", ("link",)),
-    "half-open": Fault("a connection passes nothing any more, and neither end is told", half_open, "lost", ("link",), (0.5, 1.0)),
-    "slow-reader": Fault("a worker takes sixty times as long for a job", slow_reader, "late", ("worker",), (1.0, 1.5)),
+    "kill-worker": Fault("kill -9 of a worker, with a job in its hands", kill_worker, "lost", "worker"),
+    "stop-worker": Fault("SIGSTOP of a worker, for longer than a lease", stop_worker, "late", "worker", (0.5, 1.0)),
+    "cut-link": Fault("a connection is cut, with something on it", cut_link, "lost", "link"),
+    "half-open": Fault("a connection passes nothing any more, and neither end is told", half_open, "lost", "link", (0.5, 1.0)),
+    "slow-reader": Fault("a worker takes sixty times as long for a job", slow_reader, "late", "worker", (1.0, 1.5)),
     "full-disk": Fault("no room for another byte in the middle's files", full_disk, "lost"),
-    "clock-jump": Fault("the wall clock in the middle jumps a day ahead, two back, and right again", clock_jump, "doubled", ("worker",)),
+    "clock-jump": Fault("the wall clock in the middle jumps a day ahead, two back, and right again", clock_jump, "doubled", "worker"),
 }
 
 
