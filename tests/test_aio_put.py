@@ -14,7 +14,7 @@ import zmqkit
 from zmqkit.aio.bell import Bell
 from zmqkit.aio.consumer import HOG_SECONDS
 from zmqkit.handles import producer
-from zmqkit.handles.inbox import News
+from zmqkit.handles.hand import News
 
 # -- putting and getting ------------------------------------------------------------------------------------------------------
 
