@@ -118,7 +118,10 @@ def test_a_server_that_is_restarted_is_found_again_and_its_state_comes_anew_with
             seen: dict[str, Any] = {}
             gaps = []
             while seen.keys() != {"before", "after"} or not seen["before"].deleted:
-                event = taken(sub)
+                event = sub.get(1.0)
+                if event is None:  # what leaves for a server that just ends goes with it: that protocol confirms nothing
+                    mq.topic("t").publish("after", b"2", timeout=SOON)
+                    continue
                 seen[event.key] = event
                 gaps += [event.gap] if event.gap is not None else []
             assert len(gaps) >= 1 and seen["after"].value == b"2" and sub.state.copy() == {"after": b"2"}
