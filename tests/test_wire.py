@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 import msgpack
@@ -28,11 +28,11 @@ def frame(kind: int, header: Any, rest: bytes = b"", raw: bool = False) -> bytes
 def refused(*frames: Any) -> str:
     """The frames are Malformed: quickly, and without much memory. Returns what is said about them."""
     tracemalloc.start()
-    started = perf_counter()
+    started = thread_time()
     try:
         with pytest.raises(Malformed) as caught:
             framing.decode(frames)
-        assert perf_counter() - started < SECONDS_MAX
+        assert thread_time() - started < SECONDS_MAX
         assert tracemalloc.get_traced_memory()[1] < BYTES_MAX
     finally:
         tracemalloc.stop()
