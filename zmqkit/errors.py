@@ -82,7 +82,7 @@ class QuotaExceeded(Refused):
 
 
 class Forbidden(Error):
-    """This key may not do that here."""
+    """This key may not do that here, and nothing of it was done. The text names the role that the node's admin has to grant."""
 
 
 class StaleLease(Error):

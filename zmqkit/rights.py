@@ -70,7 +70,10 @@ EVERYTHING = Rights("", tuple(Grant(role, "*") for role in Role))
 
 
 class Access:
-    """Who may connect at all, and with what rights. `users` is replaced as a whole when the files change."""
+    """Who may connect at all, and with what rights. `users` is replaced as a whole when the files change; the node's machine notices
+    at its next command or tick.
+
+    ANYBODY belongs there also where keys are asked for: it is the user of links inside the process, and no peer's."""
 
     def __init__(self, users: Mapping[str, Rights] | None = None) -> None:
         self.users: Mapping[str, Rights] = {ANYBODY: EVERYTHING} if users is None else users

@@ -96,7 +96,7 @@ class Peer:
         idempotency_key  the same key gives the same answer for ten minutes; a call with one is made again if its worker dies
         type             what the answer is made into, and checked against
 
-        Raises RemoteError (the handler's words), NoWorker, Timeout (`maybe_executed` tells), NotSent, QuotaExceeded,
+        Raises RemoteError (the handler's words), NoWorker, Timeout (`maybe_executed` tells), NotSent, QuotaExceeded, Forbidden,
         MessageTooLarge, Unencodable. Interrupted, the call is cancelled.
         """
         waiter = Waiter()
