@@ -36,12 +36,12 @@ def mq(peers: tuple[zmqkit.Node, zmqkit.Client]) -> zmqkit.Client:
 
 
 def bodies(q: zmqkit.Queue[Any]) -> list[Any]:
-    """What is in the queue, in order; it is taken out."""
-    found = []
+    """What is in the queue, in order of its numbers; it is taken out. What was given back on the way comes again behind the others."""
+    found: dict[int, Any] = {}
     while batch := q.get_many(4096, timeout=0):
         with batch:
-            found += batch.bodies
-    return found
+            found.update((d.seq, d.body) for d in batch)
+    return [found[seq] for seq in sorted(found)]
 
 
 def test_a_receipt_tells_where_and_how_safe(q: zmqkit.Queue[Any]) -> None:
