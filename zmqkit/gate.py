@@ -76,7 +76,7 @@ class Gate:
         self._core.drop("untrusted-key", b"", f"{question.key} from {question.address}")
         if question.key and question.key not in self._told and len(self._told) < TOLD_MAX:
             self._told.add(question.key)
-            text = "refused a key from %s: to let it in, run: zmqkit keys trust '%s' --keys %s"
+            text = "refused a key from %s: to let it in, run: zmqkit keys trust '%s' --keys %s --role ROLE:NAMES (or --all)"
             log.info(text, question.address or "this machine", question.key, self._keys.path)
 
     def _look(self) -> None:

@@ -12,7 +12,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 NEVER_UP = "connection refused"
-NO_ZEROMQ = "the handshake failed: is that a ZeroMQ peer? (a node that asks for keys may look like that, too)"
+NO_ZEROMQ = "the handshake failed: it asks for keys, or is no ZeroMQ peer"
 WRONG_PROTOCOL = "the handshake failed: wrong protocol"
 NOT_TRUSTED = "this key is not trusted there"
 WANTS_KEYS = "the node there asks for keys"

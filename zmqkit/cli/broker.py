@@ -54,8 +54,11 @@ def broker(endpoints: tuple[str, ...], journal: str, durability: str | None, nam
     stopped = threading.Event()
     watch_signals(stopped)
     kept = None if journal == "none" else journal
-    node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
-                       clone_topic=clone_topic, announce=announce, mdns_interface=interface, keys=keys, insecure=insecure)  # fmt: skip
+    try:
+        node = zmqkit.Node(*endpoints, journal=kept, durability=durability, name=name, mdp=mdp, ppp=ppp, titanic=titanic, clone=clone,
+                           clone_topic=clone_topic, announce=announce, mdns_interface=interface, keys=keys, insecure=insecure)  # fmt: skip
+    except ValueError as mistake:
+        raise click.UsageError(str(mistake)) from None
     with node:
         foreign = [word for protocol, places in node.gateways.items() for word in (protocol, *places)]
         click.echo(" ".join(["ready", *node.endpoints, *foreign, *(["titanic"] if titanic else [])]))

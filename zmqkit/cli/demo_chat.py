@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 import zmqkit
+from zmqkit.cli.options import keys_option
 from zmqkit.cli.processes import kill, sigterm_as_interrupt, stop
 
 TOPIC = "chat"
@@ -26,7 +27,7 @@ WAIT_SECONDS_MAX = 30.0
 @click.option("--name", help="Take part under this name: your lines from stdin, everybody's on stdout.")
 @click.option("--room", default="lobby", show_default=True, help="Who says the same room meets.")
 @click.option("--bind", default="tcp://127.0.0.1:0", show_default=True, metavar="ENDPOINT", help="Where your node listens.")
-@click.option("--keys", metavar="DIR", help="A key directory that all in the room have: needed beyond this machine.")
+@keys_option("A key directory that all in the room have: needed beyond this machine.")
 @click.option("--journal", metavar="DIR", help="Keep what you say there; without it, it goes when you leave.")
 def demo_chat(name: str | None, room: str, bind: str, keys: str | None, journal: str | None) -> None:
     """Chat with no server: nodes find each other by mDNS, and who comes late reads what was said before.

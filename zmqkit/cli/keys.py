@@ -10,6 +10,7 @@ import click
 from zmqkit.cli.options import dry_run_option, keys_option, output_option, print_rows
 from zmqkit.rights import Rights
 from zmqkit.security import Keys, fingerprint
+from zmqkit.security.directory import PUBLIC, SECRET
 from zmqkit.security.identity import check_key
 from zmqkit.security.trusted import ALL, LIMIT, grant_words, limit_words, rights_of
 
@@ -28,6 +29,8 @@ class Key(click.ParamType):  # type: ignore[type-arg]
             return check_key(value)
         except ValueError as error:
             mistake = error
+        if Path(value).name == SECRET:
+            self.fail(f"{value} is a secret key, which is given to nobody: give {PUBLIC}, which lies beside it", param, ctx)
         try:
             return check_key(Path(value).read_text(encoding="utf-8").strip())
         except (OSError, ValueError):
@@ -73,7 +76,7 @@ def show_own(found: Keys) -> None:
 @click.option("--limit", "limits", multiple=True, metavar="WHAT:NUMBER",
               help="What this user may have at a time: connections, in_flight, bytes (a second), queues, subscriptions.")  # fmt: skip
 @click.option("--node", "wheres", multiple=True, metavar="ENDPOINT|NAME",
-              help="Expect this key of the node there. With nothing else, the key itself is not let in.")  # fmt: skip
+              help="Expect this key of the node there, written as in --connect. With nothing else, the key itself is not let in.")  # fmt: skip
 @directory_option
 def trust(key: str, name: str | None, roles: tuple[str, ...], everything: bool, limits: tuple[str, ...], wheres: tuple[str, ...],
           keys: str) -> None:  # fmt: skip
@@ -88,7 +91,8 @@ def trust(key: str, name: str | None, roles: tuple[str, ...], everything: bool, 
         if words or name or not wheres:
             rights = rights_of(name or fingerprint(key).replace("-", "")[:8], words)
             found.trust(key, rights)
-            click.echo(f"trusted {rights.name} {fingerprint(key)}: {may(rights) or 'may connect, and nothing else'}")
+            at_most = " ".join(word.removeprefix(LIMIT) for word in limit_words(rights.limits))
+            click.echo(f"trusted {rights.name} {fingerprint(key)}: {may(rights) or 'may connect, and nothing else'}{at_most and f'; at most {at_most}'}")
         for where in wheres:
             found.pin(where, key)
             click.echo(f"expected of {where}: {fingerprint(key)}")
@@ -128,9 +132,9 @@ def ls(output: str, keys: str) -> None:
     print_rows([*users, *nodes], output, COLUMNS)
 
 
-def row(kind: str, key: str, rights: Rights) -> dict[str, str]:
+def row(kind: str, key: str, rights: Rights) -> dict[str, str | None]:
     limits = " ".join(word.removeprefix(LIMIT) for word in limit_words(rights.limits))
-    return {"name": rights.name, "kind": kind, "fingerprint": fingerprint(key), "may": may(rights), "limits": limits, "key": key}
+    return {"name": rights.name, "kind": kind, "fingerprint": fingerprint(key), "may": may(rights) or None, "limits": limits or None, "key": key}
 
 
 def may(rights: Rights) -> str:

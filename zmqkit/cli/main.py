@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
@@ -26,7 +27,7 @@ COMMANDS = {
     "sub": ("zmqkit.cli.topic", "sub", "Follow a topic: what holds, then what changes."),
     "topic": ("zmqkit.cli.topic", "topic", "List topics, look at them, and say what they keep."),
     "ls": ("zmqkit.cli.ls", "ls", "List the nodes that announce themselves in this network."),
-    "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory that no node holds."),
+    "journal": ("zmqkit.cli.journal", "journal", "Check and read a journal directory."),
     "keys": ("zmqkit.cli.keys", "keys", "Make keys, and say whom a node lets in."),
     "probe": ("zmqkit.cli.probe", "probe", "Which protocol does an endpoint speak?"),
     "bench": ("zmqkit.cli.bench", "bench", "Measure this machine."),
@@ -65,6 +66,7 @@ def zmqkit() -> None:
 
 def main() -> None:
     """The entry point: runs the command of sys.argv and exits with its code."""
+    logging.getLogger("zmqkit").addHandler(logging.NullHandler())  # what a command is told it says itself; who serves sets up a log
     try:
         code = zmqkit.main(prog_name="zmqkit", standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
-from zmqkit.errors import Insecure, Unreachable
+from zmqkit.errors import Error, Insecure, Unreachable
 from zmqkit.monitors import NO_KEY, NO_ZEROMQ, NOT_TRUSTED, OTHER_KEY, WANTS_KEYS, WANTS_NONE
 from zmqkit.security import LinkKeys
 
@@ -15,6 +16,10 @@ _AMONG_US = "bind to 127.0.0.1 or ipc://PATH, or say insecure=True (--insecure) 
 
 def refuse_strangers(endpoints: Iterable[str], foreign: Iterable[str], keys: bool) -> None:
     """Of a node, and of its gateways, whose peers know nothing of keys. Raises Insecure for what other machines can reach, unguarded."""
+    endpoints, foreign = list(endpoints), list(foreign)
+    for endpoint in (*endpoints, *foreign):
+        if endpoint.startswith("tcp://") and not re.fullmatch(r"tcp://[^\s,]+:([0-9]+|\*)", endpoint):
+            raise Error(f"{endpoint!r} is no address to listen at: give one like tcp://127.0.0.1:5555, and of several each by itself")
     for endpoint in endpoints:
         if not keys and not is_local(endpoint):
             raise Insecure(
@@ -53,5 +58,5 @@ def unreachable(endpoint: str | None, reason: str, keys: LinkKeys | None) -> Unr
         known = f"run `zmqkit keys trust 'KEY' --node {where}` here, with the key that `zmqkit keys show` prints there"
         todo = f"it may be an impostor; if it is right, {known}"
     elif reason == NO_ZEROMQ:
-        todo = f"start a node with `zmqkit broker --bind {where}`, check the address, or connect with keys=DIR (--keys DIR)"
+        todo = f"`zmqkit probe {where}` says which; connect with keys=DIR (--keys DIR), or check the address"
     return Unreachable(where, reason, todo)

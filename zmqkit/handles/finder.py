@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 from zmqkit.discovery.found import Found
@@ -17,11 +18,13 @@ from zmqkit.errors import Closed
 from zmqkit.handles.finding import Follower
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
+from zmqkit.reactor import now
 from zmqkit.security import Keys, LinkKeys
 
 if TYPE_CHECKING:
     from zmqkit.discovery.browser import Browser
 
+SETTLE_SECONDS = 1.3  # mDNS lets nobody repeat an answer within a second
 TOLD_MAX = 1000  # nodes that were passed over, and said to be: names come from outside
 
 log = logging.getLogger("zmqkit.discovery")
@@ -36,12 +39,14 @@ class Finder:
         self._sessions: dict[str, Session] = {}  # by the id that was announced
         self._missed: set[str] = set()  # of these: nobody announces them any more, but their links live
         self._told: set[str] = set()
+        self.settled_at = inf  # whoever was there at the beginning has answered by then
+        self.todo = "start one with `zmqkit broker --announce`; `zmqkit ls` shows who is there"
         self._browser: Browser | None = None
 
     def begin(self) -> None:
         from zmqkit.discovery.browser import Browser  # zeroconf takes its time, and most clients never look for anybody
 
-        self._browser = Browser(self._changed, self._interface)
+        self._browser, self.settled_at = Browser(self._changed, self._interface), now() + SETTLE_SECONDS
 
     def end(self) -> None:
         """Look no more. Does not wait for that."""
@@ -116,13 +121,13 @@ class Finder:
             known, todo = not found.fingerprint, "connect with keys=DIR (--keys DIR)"
         else:
             known = bool(found.fingerprint) and self._keys.trusted(found.fingerprint)
-            todo = "compare that with `zmqkit keys show` there, and run `zmqkit keys trust 'KEY' --node NAME` here"
+            todo = f"compare that with `zmqkit keys show` there, and run `zmqkit keys trust 'KEY' --node {found.name}` here"
             if not found.fingerprint:
                 todo = "start it with --keys DIR, or connect without keys if you trust everybody in between"
         if not known:
             key = f"key {found.fingerprint}" if found.fingerprint else "no key"
-            text = f"{found.name} at {found.endpoint} was found, with {key}: {todo}"
-            self._nodes.nowhere.reason = text
+            reason = f"{found.name} at {found.endpoint} was found, with {key}"
+            self._nodes.nowhere.reason, self.todo, text = reason, todo, f"{reason}: {todo}"
             if text not in self._told and len(self._told) < TOLD_MAX:
                 self._told.add(text)
                 log.warning("%s", text)

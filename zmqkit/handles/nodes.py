@@ -82,6 +82,8 @@ class Nodes(Shared):
         deadline = None if timeout is None else now() + timeout
         if not (yield self.up, timeout) or self.error is not None:
             raise fresh(self.error) if self.error else self.unreachable()
+        if self.finder is not None:  # others may answer a second later
+            yield self.ended, max(0.0, min(self.finder.settled_at - now(), inf if (rest := left(deadline)) is None else rest))
         if not self.single:
             yield self.tried, min(FIRST_SECONDS, FIRST_SECONDS if (rest := left(deadline)) is None else rest)
 
@@ -90,7 +92,7 @@ class Nodes(Shared):
         if len(sessions) == 1:
             return unreachable(sessions[0].endpoint, sessions[0].reason, sessions[0].keys)
         if not sessions:
-            todo = "start one with `zmqkit broker --announce`; `zmqkit ls` shows who is there" if self.finder is not None else ""
+            todo = self.finder.todo if self.finder is not None else ""
             return Unreachable(self.nowhere.name or "any address", self.nowhere.reason, todo)
         reasons = "; ".join(f"{session.endpoint}: {session.reason}" for session in sessions)
         return Unreachable(", ".join(str(session.endpoint) for session in sessions), reasons)
