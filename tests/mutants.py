@@ -44,7 +44,7 @@ RULES = [
     Rule(
         "R-L3", "The newest link number of a client wins; a late HELLO of an older one is ignored.",
         LINKS + "test_a_late_hello_of_an_older_link_is_ignored",
-        NODE, "        if command.link <= client.link or peer in self._peers:", "        if peer in self._peers:",
+        NODE, "        if command.link <= client.link:", "        if not command.link:",
     ),
     Rule(
         "R-L4", "What waits for the disk leaves in the order in which it was said; a refusal overtakes no confirm.",

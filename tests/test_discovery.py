@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import random
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen, run
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -278,6 +280,18 @@ def test_ls_lists_a_broker_until_sigterm() -> None:
             node.terminate()
         watch.until(lambda found: not named(name)(found))
         assert node.wait(SOON) == 0
+
+
+def test_where_there_is_not_even_a_loop_that_is_an_error_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(work: Coroutine[Any, Any, None]) -> None:
+        work.close()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(mdns, "asyncio", SimpleNamespace(run=run, CancelledError=asyncio.CancelledError))
+    with pytest.raises(zmqkit.Error, match="mDNS is not possible here: Too many open files"):
+        zmqkit.discover(0.1)
+    with Browser() as browser:
+        assert browser.tried.wait(SOON) and browser.failure is not None
 
 
 def test_ls_prints_a_table_or_says_on_stderr_that_nobody_is_there_which_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

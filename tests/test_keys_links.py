@@ -21,6 +21,7 @@ from zmqkit import framing, gate, sockets, wire
 from zmqkit.handles.waiting import run
 from zmqkit.machines.node import NodeMachine
 from zmqkit.monitors import NEVER_UP, NO_KEY, NO_ZEROMQ, NOT_TRUSTED, WANTS_KEYS, WANTS_NONE, Reasons
+from zmqkit.reactor import LOCAL
 from zmqkit.rights import ANYBODY
 from zmqkit.security import Keys, Pair, zap
 
@@ -240,6 +241,16 @@ def test_every_message_has_its_key_for_a_user_whatever_its_sender_calls_itself(w
         eventually(lambda: len(heard) == 6)
     assert {user for said, user in heard.items() if said.startswith(b"ada")} == {world.ada.pair.public}
     assert {user for said, user in heard.items() if said.startswith(b"own")} == {world.server}
+
+
+def test_nobody_can_guess_the_routing_id_of_a_link_and_come_by_it_when_that_has_ended(world: World) -> None:
+    world.keys.trust(world.ada.pair.public, rights("ada"))
+    eventually(lambda: world.ada.pair.public in world.users())
+    host = world.node._reactor._host
+    assert host is not None
+    with world.connect(), world.connect():
+        one, other = (peer for peer in host.machine._peers if not peer.startswith(LOCAL))
+        assert one[1:5] != other[1:5] and len(one) == len(other) == 1 + sockets.ROUTING_ID_BYTES
 
 
 def test_without_keys_and_inside_the_process_everybody_is_anybody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,15 @@ def test_a_late_hello_of_an_older_link_is_ignored() -> None:
     assert bench.hear(new, wire.Confirm)
 
 
+def test_a_link_is_that_of_one_client_and_makes_the_node_know_of_no_other() -> None:
+    bench = Bench()
+    link = bench.connect("p")
+    for number in range(10):
+        bench.hello(link, bytes([number]) * 16)
+    assert bench.order(link) == ["WELCOME"]
+    assert list(bench.machine.core.clients) == [name("p")] and dropped(bench)["late-hello"] == 10
+
+
 def test_two_links_of_one_client_never_fill_its_window_twice() -> None:
     bench = Bench()
     producer = bench.connect("p")

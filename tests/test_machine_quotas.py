@@ -34,6 +34,12 @@ def test_one_client_too_many_is_refused_and_a_new_link_of_a_known_one_is_not() -
     assert b.order(b.connect("x")) == ["WELCOME"]
 
 
+def test_who_may_have_no_client_at_all_has_none() -> None:
+    b = bench(ada=rights("ada", *ALL, connections=0))
+    assert b.refusals(b.join("a", "ada")) == [("HELLO", "", "QUOTA")]
+    assert not b.machine.core.clients and "ada" not in b.machine.core.accounts
+
+
 def test_of_clients_that_are_silent_the_longest_gives_way_to_a_new_one() -> None:
     b = bench(ada=rights("ada", *ALL, connections=1))
     old = b.join("a", "ada")

@@ -52,6 +52,10 @@ class UserNode:
             self.core.access.users = {user: held for user, held in self.core.access.users.items() if user != name}
         self.node._reactor.wake()
 
+    def knows(self, client: bytes, name: str) -> None:
+        """That client is this user's."""
+        self._users[client] = name
+
     def connect(self, name: str, **options: Any) -> zmqkit.Client:
         """A lazy client of this user's; `.aio` is its twin."""
         mq = zmqkit.connect(self.node.endpoint, lazy=True, **options)

@@ -44,7 +44,7 @@ from zmqkit.sockets import (
 
 SLEEP_SECONDS_MAX = 60.0
 GOODBYE_LINGER_MS = 500
-LOCAL = b"\0local"  # begins the routing ids of links inside this process; libzmq's own have five bytes
+LOCAL = b"\0local"  # begins the routing ids of links inside this process
 
 log = getLogger("zmqkit.reactor")
 

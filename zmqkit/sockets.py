@@ -42,6 +42,7 @@ CLONE_TRIES = 20  # to find three free ports in a row
 STREAM_STALL_MS = 30_000
 CLONE_HWM_MESSAGES = 100_000  # more than that behind, and we begin anew
 DOES_NOT_READ = "the peer does not read"
+ROUTING_ID_BYTES = 16  # of chance: nobody guesses them
 HWM_MESSAGES = 4096  # more than any window lets be in flight: so reaching it means that the peer does not read
 ROUTER_LINGER_MS = 500  # at the end the last confirms still leave
 DESCRIPTORS = 65_536  # that a process with a node may have, as far as its hard limit allows: most begin with 1,024
@@ -234,6 +235,9 @@ def open_dealer(context: Context, endpoint: str, keys: LinkKeys | None = None, e
     """A DEALER on its way to `endpoint`, and the monitor that tells of doubts, and of more `events`. Raises Error for no address."""
     socket = context.socket(zmq.DEALER)
     _set_common(socket)
+    # Of its own choice a ROUTER counts. Whoever guessed the number of a link that has ended without a word could come by it, and hear
+    # what the node still tells that one.
+    socket.setsockopt(zmq.ROUTING_ID, b"Z" + os.urandom(ROUTING_ID_BYTES))
     if keys is not None:
         socket.curve_publickey, socket.curve_secretkey = keys.pair.public.encode(), keys.pair.secret.encode()
         socket.curve_serverkey = keys.server.encode()

@@ -28,6 +28,7 @@ class Mdns:
         self.tried = threading.Event()  # once or more often: `failure` says with what success
         self._patience = patience
         self._begun = threading.Event()
+        self._loop: asyncio.AbstractEventLoop  # once it has begun
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -41,12 +42,17 @@ class Mdns:
         if not self._thread.is_alive():
             return
         self._begun.wait()
-        with contextlib.suppress(RuntimeError):  # its loop has just ended
+        with contextlib.suppress(RuntimeError, AttributeError):  # its loop has just ended, or there never was one
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            asyncio.run(self._live())
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                asyncio.run(self._live())
+        except OSError as error:  # not even a loop: the process is out of descriptors
+            self._fail(Error(f"mDNS is not possible here: {error.strerror}; close some files, or raise the limit (ulimit -n)"))
+        finally:
+            self._begun.set()
 
     async def _live(self) -> None:
         task = asyncio.current_task()

@@ -17,6 +17,10 @@ from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Reply
 from zmqkit.machines.consumer import SLOW_SECONDS, WINDOW_MAX, ConsumerState
+from zmqkit.machines.holdings import HeldLease
+from zmqkit.reactor import now
+
+ASK_AGAIN_SECONDS = 5.0  # after so long a node that opened no window is asked again, for those who go on taking from others
 
 
 class Portion(ConsumerState):
@@ -59,6 +63,10 @@ class Share(Inbox):
         self.state = Portion(whole)
         self.lock, self.changed, self.demands, self.stale = whole.lock, whole.changed, whole.demands, whole.stale
         self.waiting = whole.waiting
+        self.opened = False  # the last time it was asked, it opened a window
+        self.anew = False  # for the I/O thread: somebody has come who has not been refused yet
+        self._ask_at = inf
+        self._told = ""  # why it opens none, as it is in the log
 
     @property
     def idle(self) -> int:
@@ -67,9 +75,40 @@ class Share(Inbox):
     def _notify(self, count: int | None) -> None:
         self._whole._notify(count)
 
+    # -- the I/O thread -------------------------------------------------------------------------------------------------
+
+    def pump(self, moment: float) -> bool:
+        state = self.state
+        if state.barred and moment >= self._ask_at:
+            state.barred = False
+        elif state.barred:
+            self.session.machine.remind(self._ask_at)
+        return super().pump(moment)
+
+    def _restate(self) -> None:
+        if self.anew:
+            self.anew = self.state.barred = False
+        super()._restate()
+
+    def echoed(self, beat: int, behind: bool) -> None:
+        if self.state.stated and not self.state.barred:  # a refusal comes before the echo
+            self.opened, self._told = True, ""
+        super().echoed(beat, behind)
+
+    def granted(self, lease: HeldLease) -> None:
+        self.opened, self.state.barred = True, False  # a refusal that met a new question on its way is past
+        super().granted(lease)
+
     def bar(self, error: Error) -> None:
-        self.state.barred, self.state.stated = True, 0
+        self.state.barred, self.state.stated, self.opened = True, 0, False
+        self._ask_at = now() + ASK_AGAIN_SECONDS
+        self.session.machine.remind(self._ask_at)
         self._whole.barred_at(self, error)
+
+    def report_bar(self, error: Error) -> None:
+        if str(error) != self._told:
+            self._told = str(error)
+            log.warning("nothing is taken from %s: %s", self.session.endpoint, error)
 
 
 class Asked:
@@ -122,7 +161,7 @@ class Inboxes(Intake):
             self.waiting += count
             replies = []
             for share in self._shares:
-                share.waiting = self.waiting
+                share.anew, share.waiting = True, self.waiting
                 if probe:
                     reply = Reply()
                     share.probes[reply] = None
@@ -166,12 +205,17 @@ class Inboxes(Intake):
 
     def barred_at(self, share: Share, error: Error) -> None:
         """That node opens no window. Only where none does is anybody told."""
-        if any(other.session.is_up and not other.state.barred for other in self._shares):
-            log.warning("nothing is taken from %s: %s", share.session.endpoint, error)
+        if self.others_open(share):
+            share.report_bar(error)
             return
         self.bar(error)
         for other in self._shares:
             other.waiting, other.state.barred = 0, False  # who asks later, asks anew
+
+    def others_open(self, share: Share) -> bool:
+        """Another node may open a window: it is up or on its way, or did so before its link ended."""
+        others = (other for other in self._shares if other is not share and not other.state.barred)
+        return any(other.session.is_up or other.opened or not other.session.tried for other in others)
 
     # -- the I/O thread, or before anybody takes --------------------------------------------------------------------------
 

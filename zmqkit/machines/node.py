@@ -138,12 +138,15 @@ class NodeMachine:
 
     def _hello(self, peer: bytes, command: wire.Hello, user: str) -> None:
         core = self.core
+        if peer in self._peers:
+            core.drop("late-hello", peer, f"link {command.link} on one that is in use")
+            return
         code, text = self._refusal(command, user)
         if code:
             core.refuse(peer, wire.Refused(wire.Kind.HELLO, "", 0, 0, code, FORGET_AFTER, text))
             return
         client = core.client(command.client, user)
-        if command.link <= client.link or peer in self._peers:
+        if command.link <= client.link:
             core.drop("late-hello", peer, f"link {command.link}, the newest is {client.link}")
             return
         if client.peer:
@@ -162,24 +165,23 @@ class NodeMachine:
         core.send(peer, wire.Welcome(wire.VERSION, core.identity.node, core.identity.epoch, BEAT, PATIENCE, limits))
 
     def _refusal(self, command: wire.Hello, user: str) -> tuple[int, str]:
-        core, known, account = self.core, self.core.clients.get(command.client), self.core.accounts.get(user)
+        core, known, rights = self.core, self.core.clients.get(command.client), self.core.access.of(user)
         if wire.VERSION not in command.versions:
             text = f"this node speaks ZMK1 version {wire.VERSION}, the client {command.versions}: upgrade the older one"
             return wire.Code.VERSION, text
-        if core.access.of(user) is None:
+        if rights is None:
             return wire.Code.FORBIDDEN, "this node does not trust this key: ask its admin"
         if known is not None and known.account.user not in (None, user):
             return wire.Code.FORBIDDEN, "this client id is that of another user"
         if known is None and len(core.clients) >= CLIENTS_MAX and not self._make_room():
             return wire.Code.QUOTA, f"this node knows {CLIENTS_MAX:,} clients, as many as it takes"
-        if account is not None and not self._has_link_left(account, command.client):
+        account = core.accounts.get(user) or Account(user, rights)
+        if account.limits.connections < inf and not self._has_link_left(account, command.client):
             return wire.Code.QUOTA, f"{account.who} has {account.limits.connections:,} clients here, as many as it may: close some"
         return 0, ""
 
     def _has_link_left(self, account: Account, client_id: bytes) -> bool:
         """For a client of this user. Of those that have been silent too long the longest gives way."""
-        if account.limits.connections == inf:
-            return True
         linked = [client for client in account.clients.values() if client.peer and client.id != client_id]
         if len(linked) < account.limits.connections:
             return True
