@@ -112,6 +112,7 @@ def test_mistakes_are_told_and_change_nothing(tmp_path: Path, run: Run) -> None:
     before = (tmp_path / "keys" / "trusted").read_text()
     assert "already" in run("keys", "new", "--keys", path, code=1)
     assert "single quotes" in run("keys", "trust", KEY[:39], "--keys", path, code=2)
+    assert "is a secret key, which is given to nobody" in run("keys", "trust", path + "/key.secret", "--keys", path, code=2)
     assert "own key" in run("keys", "trust", own, "--keys", path, code=2)
     assert "'publish'" in run("keys", "trust", KEY, "--role", "publish", "--keys", path, code=2)
     assert "no limit" in run("keys", "trust", KEY, "--limit", "tea:1", "--keys", path, code=2)

@@ -413,6 +413,13 @@ def test_a_node_listens_beyond_this_machine_neither_without_keys_nor_by_accident
             zmqkit.Node(*endpoints)
 
 
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1", "tcp://127.0.0.1:5,tcp://127.0.0.1:6", "tcp://127.0.0.1:5, tcp://127.0.0.1:6", "tcp://:x"])
+def test_what_is_no_address_is_named_so_and_not_as_a_danger(endpoint: str) -> None:
+    with pytest.raises(zmqkit.Error, match="is no address to listen at") as refused:
+        zmqkit.Node(endpoint)
+    assert not isinstance(refused.value, zmqkit.Insecure)
+
+
 @pytest.mark.parametrize("doors", [{"mdp": "tcp://*:0"}, {"ppp": ("tcp://127.0.0.1:0", "tcp://*:0")}, {"clone": "tcp://*:5570"}])
 def test_foreign_doors_stay_on_this_machine_even_with_keys(tmp_path: Path, doors: dict[str, str]) -> None:
     with pytest.raises(zmqkit.Insecure, match=r"show no keys.*--insecure"):

@@ -217,3 +217,12 @@ def test_of_several_addresses_all_are_tried(name: str) -> None:
         one = Found(name, dead, "", honest.id, 1, (dead, "tcp://127.0.0.1:2", honest.endpoint))
         finder._changed((one,))
         eventually(lambda: up(mq) == {honest.endpoint})
+
+
+def test_connect_returns_with_all_nodes_that_were_there(name: str) -> None:
+    with announced(name) as one, announced(name) as other, found(name) as known:
+        eventually(lambda: len(up(known)) == 2)
+        for _ in range(3):
+            with found(name) as mq:
+                eventually(lambda: up(mq) == {one.endpoint, other.endpoint})
+                assert len(mq.nodes()) == 2

@@ -342,3 +342,8 @@ def test_asyncio_watches_too(sites: list[Site]) -> None:
 
     kinds, rest = asyncio.run(main())
     assert kinds == ["came", "up", "came", "up", "down"] and {event.kind for event in rest} <= {"came", "up", "down"}
+
+
+def test_a_list_of_endpoints_may_have_spaces_and_a_comma_too_many(sites: list[Site]) -> None:
+    with zmqkit.connect(", ".join(site.endpoint for site in sites) + ",") as mq:
+        assert mq.endpoints == [site.endpoint for site in sites]

@@ -76,7 +76,7 @@ def show_own(found: Keys) -> None:
 @click.option("--limit", "limits", multiple=True, metavar="WHAT:NUMBER",
               help="What this user may have at a time: connections, in_flight, bytes (a second), queues, subscriptions.")  # fmt: skip
 @click.option("--node", "wheres", multiple=True, metavar="ENDPOINT|NAME",
-              help="Expect this key of the node there, written as in --connect. With nothing else, the key itself is not let in.")  # fmt: skip
+              help="Expect this key of the node there, written as in --connect. Alone, it does not let the key in.")  # fmt: skip
 @directory_option
 def trust(key: str, name: str | None, roles: tuple[str, ...], everything: bool, limits: tuple[str, ...], wheres: tuple[str, ...],
           keys: str) -> None:  # fmt: skip
@@ -92,7 +92,8 @@ def trust(key: str, name: str | None, roles: tuple[str, ...], everything: bool, 
             rights = rights_of(name or fingerprint(key).replace("-", "")[:8], words)
             found.trust(key, rights)
             at_most = " ".join(word.removeprefix(LIMIT) for word in limit_words(rights.limits))
-            click.echo(f"trusted {rights.name} {fingerprint(key)}: {may(rights) or 'may connect, and nothing else'}{at_most and f'; at most {at_most}'}")
+            allowed = may(rights) or "may connect, and nothing else"
+            click.echo(f"trusted {rights.name} {fingerprint(key)}: {allowed}{at_most and f'; at most {at_most}'}")
         for where in wheres:
             found.pin(where, key)
             click.echo(f"expected of {where}: {fingerprint(key)}")
@@ -134,7 +135,8 @@ def ls(output: str, keys: str) -> None:
 
 def row(kind: str, key: str, rights: Rights) -> dict[str, str | None]:
     limits = " ".join(word.removeprefix(LIMIT) for word in limit_words(rights.limits))
-    return {"name": rights.name, "kind": kind, "fingerprint": fingerprint(key), "may": may(rights) or None, "limits": limits or None, "key": key}
+    cells = {"name": rights.name, "kind": kind, "fingerprint": fingerprint(key)}
+    return {**cells, "may": may(rights) or None, "limits": limits or None, "key": key}
 
 
 def may(rights: Rights) -> str:

@@ -240,5 +240,5 @@ class Client(Peer):
 def chosen(endpoints: Sequence[str | None]) -> list[str]:
     """Those that were given, or the usual one; each may be several, with commas between."""
     given = [endpoint for endpoint in endpoints if endpoint] or [os.environ.get("ZMQKIT_ENDPOINT") or DEFAULT_ENDPOINT]
-    parts = [part.strip() for endpoint in given for part in str(endpoint).split(",")]
-    return [part for part in parts if part] or parts
+    parts = [part for endpoint in given for part in str(endpoint).split(",")]
+    return parts if len(parts) == 1 else [part.strip() for part in parts if part.strip()]
