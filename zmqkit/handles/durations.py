@@ -27,6 +27,7 @@ def patience(timeout: Duration | None) -> float | None:
     return None if timeout is None else seconds(timeout)
 
 
-def left(deadline: float | None) -> float | None:
-    """Until that moment; None: for ever."""
-    return None if deadline is None else max(0.0, deadline - now())
+def left(deadline: float | None, at_most: float | None = None) -> float | None:
+    """Until that moment, or `at_most` so long; None: for ever."""
+    limits = [limit for limit in (at_most, None if deadline is None else deadline - now()) if limit is not None]
+    return max(0.0, min(limits)) if limits else None

@@ -35,9 +35,8 @@ class Finder:
 
     def __init__(self, nodes: Nodes, endpoint: str, keys: Keys | None, interface: str | None) -> None:
         self._nodes, self._keys, self._interface = nodes, keys, interface
-        self._follower = Follower(endpoint, self._allowed, self._come, self._moved, self._gone)
-        self._sessions: dict[str, Session] = {}  # by the id that was announced
-        self._missed: set[str] = set()  # of these: nobody announces them any more, but their links live
+        self._follower = Follower(endpoint, self._allowed, self._connect, self._connect, self._gone)
+        self._sessions: dict[str, Session] = {}  # by the id that was announced, and is no more where only the link still lives
         self._told: set[str] = set()
         self.settled_at = inf  # whoever was there at the beginning has answered by then
         self.todo = "start one with `zmqkit broker --announce`; `zmqkit ls` shows who is there"
@@ -76,10 +75,11 @@ class Finder:
     def down(self, session: Session, was_up: bool) -> None:
         """Its link has ended, or an attempt has failed: then the next one goes to another of its addresses, if there are several."""
         node = self._announced(session)
-        if node in self._missed:
+        found = self._follower.nodes.get(node)
+        if node and found is None:
             self._leave(node)
-        elif node in self._follower.nodes and not was_up:
-            endpoints = self._follower.nodes[node].endpoints
+        elif found is not None and not was_up:
+            endpoints = found.endpoints
             tried = endpoints.index(session.endpoint) if session.endpoint in endpoints else -1
             self._nodes.move(session, endpoints[(tried + 1) % len(endpoints)], session.keys)
 
@@ -87,29 +87,16 @@ class Finder:
         """The id under which it was; "" if it was left."""
         return next((node for node, known in self._sessions.items() if known is session), "")
 
-    def _come(self, found: Found) -> None:
-        self._missed.discard(found.node)
+    def _connect(self, found: Found) -> None:
+        """It has come, or is elsewhere now."""
         self._sessions[found.node] = self._nodes.add(found.endpoint, found.name, found.node, self._link(found))
-
-    def _moved(self, found: Found) -> None:
-        session = self._sessions.get(found.node)
-        if session is None:  # it was left
-            self._come(found)
-        else:
-            session.name = found.name
-            self._nodes.move(session, found.endpoint, self._link(found))
 
     def _gone(self, node: str) -> None:
         session = self._sessions.get(node)
-        if session is None:
-            return
-        if session.is_up:
-            self._missed.add(node)
-        else:
+        if session is not None and not session.is_up:
             self._leave(node)
 
     def _leave(self, node: str) -> None:
-        self._missed.discard(node)
         session = self._sessions.pop(node)
         self._nodes.reactor.call(lambda moment: self._nodes.remove(session))  # perhaps one of its own events is being handled
 

@@ -133,11 +133,6 @@ class Inbox(Intake):
         self.restated = True
         self.session.reactor.wake()
 
-    @property
-    def idle(self) -> int:
-        """Handlers that wait for a message."""
-        return self.sleepers + len(self.listeners)
-
     # -- words: any thread ----------------------------------------------------------------------------------------------
 
     def say(self, method: Callable[..., Any], *arguments: Any) -> None:

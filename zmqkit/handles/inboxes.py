@@ -16,7 +16,7 @@ from zmqkit.handles.intake import Convert, D, Intake, log
 from zmqkit.handles.nodes import Nodes
 from zmqkit.handles.session import Session
 from zmqkit.handles.waiting import Reply
-from zmqkit.machines.consumer import SLOW_SECONDS, WINDOW_MAX, ConsumerState
+from zmqkit.machines.consumer import SLOW_SECONDS, ConsumerState
 from zmqkit.machines.holdings import HeldLease
 from zmqkit.reactor import now
 
@@ -35,9 +35,7 @@ class Portion(ConsumerState):
     def window(self) -> int:
         if self.barred:
             return 0
-        ahead = max(state.ahead for state in self._whole.states) if self.ahead else 0
-        auto = max(0, self.taken - self.got) + ahead if self.autos else 0
-        return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
+        return self.window_with(max(state.ahead for state in self._whole.states) if self.ahead else 0)
 
     @property
     def slow_at(self) -> float:
@@ -181,10 +179,6 @@ class Inboxes(Intake):
     @property
     def unsaid(self) -> bool:
         return any(share.words for share in self._shares)
-
-    @property
-    def idle(self) -> int:
-        return self.sleepers + len(self.listeners)
 
     def restate(self) -> None:
         for share in self._shares:

@@ -87,6 +87,11 @@ class Intake:
         """Are there words that the I/O thread has not collected?"""
         raise NotImplementedError
 
+    @property
+    def idle(self) -> int:
+        """Handlers that wait for a message."""
+        return self.sleepers + len(self.listeners)
+
     def restate(self) -> None:
         """Who consumes, or how much, has changed; every waiter looks again. Takes no lock: a signal handler may call it."""
         raise NotImplementedError

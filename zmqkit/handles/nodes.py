@@ -83,9 +83,9 @@ class Nodes(Shared):
         if not (yield self.up, timeout) or self.error is not None:
             raise fresh(self.error) if self.error else self.unreachable()
         if self.finder is not None:  # others may answer a second later
-            yield self.ended, max(0.0, min(self.finder.settled_at - now(), inf if (rest := left(deadline)) is None else rest))
+            yield self.ended, left(deadline, self.finder.settled_at - now())
         if not self.single:
-            yield self.tried, min(FIRST_SECONDS, FIRST_SECONDS if (rest := left(deadline)) is None else rest)
+            yield self.tried, left(deadline, FIRST_SECONDS)
 
     def unreachable(self) -> Unreachable:
         sessions = self.sessions
@@ -126,8 +126,6 @@ class Nodes(Shared):
             return
         self.stop()
         self.halted, self.error = True, Closed("closed: make a new one")
-        if self.finder is not None:
-            self.finder.end()
         everyone = self._everyone()
         for session in everyone:
             session.error, session.part_by = self.error, now() + timeout

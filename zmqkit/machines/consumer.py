@@ -59,7 +59,10 @@ class ConsumerState:
 
     @property
     def window(self) -> int:
-        auto = max(0, self.taken - self.got) + self.ahead if self.autos else 0
+        return self.window_with(self.ahead)
+
+    def window_with(self, ahead: int) -> int:
+        auto = max(0, self.taken - self.got) + ahead if self.autos else 0
         return min(WINDOW_MAX, self.fixed + self.waiting + self.got + auto)
 
     @property
