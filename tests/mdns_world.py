@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
+from cli_world import environment
 from handle_world import SOON
 from zeroconf import DNSAddress, DNSOutgoing, DNSPointer, DNSRecord, DNSService, DNSText
 
@@ -15,6 +20,7 @@ from zmqkit.discovery.browser import Browser
 from zmqkit.discovery.found import Found, Text, label
 
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = "tcp://127.0.0.1:0"
 A, PTR, TXT, SRV = 1, 12, 16, 33
 IN, IN_FLUSH = 1, 0x8001
 RESPONSE = 0x8400
@@ -108,3 +114,19 @@ class Voice:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+
+@contextmanager
+def process(journal: Path, name: str, life: int = 120) -> Iterator[tuple[Popen[str], str]]:
+    """A node of its own that is killed at the end, and its endpoint."""
+    script = str(Path(__file__).parent / "announced_node.py")
+    environ = environment(ZMQKIT_MDNS_INTERFACE=LOOPBACK)
+    node = Popen([sys.executable, script, EVERYWHERE, str(journal), name, str(life)], stdout=PIPE, text=True, env=environ)
+    try:
+        assert node.stdout is not None
+        word, endpoint = node.stdout.readline().split()
+        assert word == "ready"
+        yield node, endpoint
+    finally:
+        node.kill()
+        node.communicate()

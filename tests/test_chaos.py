@@ -22,7 +22,7 @@ from proxy import proxy_to
 from zmqkit.cli.chaos import Account, account, complaints
 from zmqkit.cli.chaos_cluster import Bare, Cluster, Ours, Skipped, limit_files
 from zmqkit.cli.chaos_faults import FAULTS, schedule
-from zmqkit.cli.chaos_notes import Notes
+from zmqkit.cli.notes import Notes
 
 LINE = "lease ended queue=chaos token=7 messages=2-2 cause=link-lost\n"
 LATE_SECONDS = 0.9  # what plain ZeroMQ keeps waiting for a frozen or slow worker waits for longer

@@ -21,7 +21,7 @@ import pytest
 from cli_world import ZMQKIT, environment, fails, succeeds
 from click.testing import CliRunner
 from handle_world import SOON, eventually
-from mdns_world import LOOPBACK, Voice, Watch, honest_text, new_node, new_service, records, stranger, text_of
+from mdns_world import EVERYWHERE, LOOPBACK, Voice, Watch, honest_text, new_node, new_service, process, records, stranger, text_of
 
 import zmqkit
 from zmqkit.cli.main import zmqkit as command
@@ -33,7 +33,6 @@ from zmqkit.discovery.interfaces import Place
 from zmqkit.handles.finding import Follower
 
 HERE = Path(__file__).parent
-EVERYWHERE = "tcp://127.0.0.1:0"
 ENDPOINT = "tcp://127.0.0.1:4711"  # of nodes that are only announced
 
 
@@ -49,22 +48,6 @@ def announced(text: Text, service: str, endpoint: str = ENDPOINT) -> Iterator[An
         yield one
     finally:
         one.close()
-
-
-@contextmanager
-def process(journal: Path, name: str, life: int = 120) -> Iterator[tuple[Popen[str], str]]:
-    """A node of its own that is killed at the end, and its endpoint."""
-    script = str(HERE / "announced_node.py")
-    environ = environment(ZMQKIT_MDNS_INTERFACE=LOOPBACK)
-    node = Popen([sys.executable, script, EVERYWHERE, str(journal), name, str(life)], stdout=PIPE, text=True, env=environ)
-    try:
-        assert node.stdout is not None
-        word, endpoint = node.stdout.readline().split()
-        assert word == "ready"
-        yield node, endpoint
-    finally:
-        node.kill()
-        node.communicate()
 
 
 def named(name: str) -> Callable[[dict[str, Found]], list[Found]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cli_world import ZMQKIT, environment
 
-from zmqkit.cli.processes import first_line
+from zmqkit.cli.processes import next_line
 
 HERE = Path(__file__).parent
 SCRIPT = str(HERE / "namespace_client.py")
@@ -57,7 +57,7 @@ def within(namespace: str, *command: str) -> subprocess.Popen[str]:
 
 def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout
-    return first_line(process, process.stdout).rstrip("\n")
+    return next_line(process).rstrip("\n")
 
 
 def go_on(process: subprocess.Popen[str]) -> None:

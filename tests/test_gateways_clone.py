@@ -21,7 +21,7 @@ from textbook.peer import Raw
 
 import zmqkit
 from zmqkit import clone_bridge
-from zmqkit.cli.processes import Broker, first_line
+from zmqkit.cli.processes import Broker, next_line
 
 SOON = 30.0
 UUID = b"U" * 16
@@ -236,7 +236,7 @@ class CloneBroker(Broker):
             command = [*self._command, "--bind", self.endpoint]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout
-        ready, self.endpoint, word, clone = first_line(self.process, self.process.stdout).split()
+        ready, self.endpoint, word, clone = next_line(self.process).split()
         assert (ready, word) == ("ready", "clone")
         self._command = [*self._command[:-1], clone]
         self.clone = clone

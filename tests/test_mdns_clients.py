@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
-from cli_world import environment, succeeds
+from cli_world import succeeds
 from handle_world import SOON, eventually
-from mdns_world import LOOPBACK, Voice, honest_text, new_node, records, text_of
+from mdns_world import EVERYWHERE, LOOPBACK, Voice, honest_text, new_node, process, records, text_of
 
 import zmqkit
 from zmqkit.discovery.found import SERVICE, Found, label
 from zmqkit.security import Keys
-
-ANY = "tcp://127.0.0.1:0"
 
 
 @pytest.fixture(autouse=True)
@@ -36,25 +32,11 @@ def name() -> str:
 
 
 def announced(name: str, **options: Any) -> zmqkit.Node:
-    return zmqkit.Node(ANY, name=name, announce=True, **options)
+    return zmqkit.Node(EVERYWHERE, name=name, announce=True, **options)
 
 
 def found(name: str, **options: Any) -> zmqkit.Client:
     return zmqkit.connect(f"mdns:{name}", timeout=SOON, **options)
-
-
-@contextmanager
-def process(journal: Path, name: str) -> Iterator[tuple[Popen[str], str]]:
-    """A node of its own that is killed at the end, and its endpoint."""
-    script = str(Path(__file__).parent / "announced_node.py")
-    environ = environment(ZMQKIT_MDNS_INTERFACE=LOOPBACK)
-    node = Popen([sys.executable, script, ANY, str(journal), name, "120"], stdout=PIPE, text=True, env=environ)
-    try:
-        assert node.stdout is not None
-        yield node, node.stdout.readline().split()[1]
-    finally:
-        node.kill()
-        node.communicate()
 
 
 def up(mq: zmqkit.Client) -> set[str]:
@@ -140,7 +122,7 @@ def test_calls_and_topics_find_whatever_node_has_them(name: str) -> None:
 
 def test_the_same_for_asyncio(name: str) -> None:
     async def run() -> None:
-        async with zmqkit.aio.Node(ANY, name=name, announce=True), zmqkit.aio.connect(f"mdns:{name}", timeout=SOON) as mq:
+        async with zmqkit.aio.Node(EVERYWHERE, name=name, announce=True), zmqkit.aio.connect(f"mdns:{name}", timeout=SOON) as mq:
             await mq.queue("q").put(1)
             async for d in mq.queue("q").consume(idle=SOON):
                 await d.ack(wait=True)
@@ -174,7 +156,7 @@ def test_with_keys_only_nodes_are_connected_to_whose_key_is_known(tmp_path: Path
 
 
 def test_a_liar_who_announces_our_node_elsewhere_gets_nothing_and_ends_no_link(tmp_path: Path, name: str) -> None:
-    with announced(name) as honest, zmqkit.Node(ANY) as trap, found(name) as mq, Voice() as liar:
+    with announced(name) as honest, zmqkit.Node(EVERYWHERE) as trap, found(name) as mq, Voice() as liar:
         node = mq.nodes()[0].node
         port = int(trap.endpoint.rpartition(":")[2])
         liar.say(records(SERVICE, label(name, node), port, text_of(honest_text(name, node))))
@@ -184,7 +166,7 @@ def test_a_liar_who_announces_our_node_elsewhere_gets_nothing_and_ends_no_link(t
 
 
 def test_a_node_that_is_another_one_than_was_announced_is_left(name: str) -> None:
-    with zmqkit.Node(ANY) as other, found_lazily(name) as mq, Voice() as liar:
+    with zmqkit.Node(EVERYWHERE) as other, found_lazily(name) as mq, Voice() as liar:
         port, lie = int(other.endpoint.rpartition(":")[2]), new_node()
         events = mq.watch()
         liar.say(records(SERVICE, label(name, lie), port, text_of(honest_text(name, lie))))
@@ -210,7 +192,7 @@ def test_mdns_is_connected_to_alone() -> None:
 
 
 def test_of_several_addresses_all_are_tried(name: str) -> None:
-    with zmqkit.Node(ANY, name=name) as honest, zmqkit.connect(f"mdns:{name}", lazy=True) as mq:
+    with zmqkit.Node(EVERYWHERE, name=name) as honest, zmqkit.connect(f"mdns:{name}", lazy=True) as mq:
         mq._nodes.begin()
         finder, dead = mq._nodes.finder, "tcp://127.0.0.1:1"
         assert finder is not None

@@ -14,7 +14,7 @@ import pytest
 from handle_world import eventually
 
 import zmqkit
-from zmqkit.cli.processes import first_line, kill
+from zmqkit.cli.processes import kill, next_line
 
 NODE = str(Path(__file__).with_name("titanic_node.py"))
 ROUNDS = 8
@@ -35,7 +35,7 @@ class Ship:
             command = [sys.executable, NODE, self.endpoint, str(self._journal)]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self._process.stdout
-        words = first_line(self._process, self._process.stdout).split()
+        words = next_line(self._process).split()
         assert words[:1] == ["ready"], self._log.read_text()
         self.endpoint = words[1]
 

@@ -18,7 +18,7 @@ import click
 from zmqkit.cli.bench_load import CLOCK, MESSAGE_BYTES_MIN, merge, percentiles
 from zmqkit.cli.bench_raw import appends
 from zmqkit.cli.bench_rounds import node
-from zmqkit.cli.processes import Broker, cpu_seconds, first_line, peak_memory_bytes, python, sigterm_as_interrupt, stop
+from zmqkit.cli.processes import Broker, cpu_seconds, peak_memory_bytes, python, ready_words, sigterm_as_interrupt, stop
 from zmqkit.security import Keys
 
 CREDIT1_WORKERS = 4
@@ -49,13 +49,11 @@ class Bench:
         return process
 
     def _ready(self, role: str, endpoint: str, messages: int, module: str = "bench_roles") -> tuple[subprocess.Popen[str], str]:
-        """Start a role and wait for its `ready`; also gives the word after it."""
+        """Start a role and wait for its `ready`; also gives the word after it, if there is one."""
         process = self._start(role, endpoint, messages, module)
-        assert process.stdout
-        words = first_line(process, process.stdout).split()
-        if words[:1] != ["ready"]:
+        if (words := ready_words(process)) is None:
             raise click.ClickException(f"the {role} process did not start")
-        return process, words[-1]
+        return process, words[-1] if words else ""
 
     def _result(self, process: subprocess.Popen[str]) -> Row:
         output, _ = process.communicate()

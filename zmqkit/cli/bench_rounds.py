@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from zmqkit.cli.processes import Broker, first_line, python, stop
+from zmqkit.cli.processes import Broker, python, ready_words, stop
 
 Result = dict[str, Any]
 FIGURES = ("per_s", "p50_us", "p99_us")
@@ -59,11 +59,9 @@ class Roles:
     @staticmethod
     def heard(process: subprocess.Popen[str], role: str) -> list[str]:
         """Wait until it is ready; what it says with that. Raises ClickException."""
-        assert process.stdout
-        words = first_line(process, process.stdout).split()
-        if words[:1] != ["ready"]:
+        if (words := ready_words(process)) is None:
             raise click.ClickException(f"the {role} process ended early")
-        return words[1:]
+        return words
 
     def result(self, role: str, endpoint: str = "-") -> Result:
         """Start a role and wait for what it has to tell at its end. Raises ClickException."""

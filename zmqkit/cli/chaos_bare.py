@@ -16,7 +16,8 @@ from pathlib import Path
 import zmq
 
 from zmqkit.cli.chaos_clock import let_jump
-from zmqkit.cli.chaos_notes import Notes, Work, ordered, ready
+from zmqkit.cli.chaos_notes import Work, ordered, ready
+from zmqkit.cli.notes import Notes
 
 SPOOL = "spool"
 AGAIN_SECONDS = 30.0  # without a report

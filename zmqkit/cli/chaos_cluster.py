@@ -21,7 +21,7 @@ from zmqkit.cli.chaos_bare import SPOOL
 from zmqkit.cli.chaos_clock import JUMPED
 from zmqkit.cli.chaos_notes import Rows
 from zmqkit.cli.demo_proxy import Proxy
-from zmqkit.cli.processes import Broker, first_line, kill, last_line, python, stop
+from zmqkit.cli.processes import Broker, kill, last_line, next_line, python, ready_words, stop
 from zmqkit.journal.journal import SEGMENT_BYTES
 
 WORKERS = 2
@@ -113,8 +113,7 @@ class Cluster(ABC):
         return self._role("work", k, self.links[1 + k])
 
     def _await_ready(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout
-        if first_line(process, process.stdout).strip() != "ready":
+        if ready_words(process) is None:
             raise click.ClickException(f"{self.name}: a process did not start: {last_line(self.place / 'processes.log')}")
 
     def stop(self) -> None:
@@ -222,8 +221,7 @@ class Bare(Cluster):
     def start_middle(self) -> None:
         role = "lend" if self._lends else "forward"
         self._middle = python("zmqkit.cli.chaos_bare", role, str(self.place), "0", *self._at, log=self.log)
-        assert self._middle.stdout
-        front, _, back = first_line(self._middle, self._middle.stdout).strip().partition(" ")
+        front, _, back = next_line(self._middle).strip().partition(" ")
         if not back:
             raise click.ClickException(f"bare: the process in the middle did not start: {last_line(self.log)}")
         self._at = front, back

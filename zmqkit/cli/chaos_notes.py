@@ -1,8 +1,7 @@
-"""What the processes of `zmqkit chaos` have in common: files of lines that outlive a kill -9, and the pace of the work."""
+"""What the processes of `zmqkit chaos` have in common: rows of numbers in their notes, and the pace of the work."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
@@ -14,18 +13,8 @@ WORK_SECONDS = 0.004
 SLOW_SECONDS = 0.25  # a job, of a slow worker
 
 
-class Notes:
-    """A file to which whole lines are appended."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def write(self, *words: float) -> None:
-        os.write(self._file, f"{' '.join(map(str, words))}\n".encode())
-
-
 class Rows:
-    """The same file, read as it grows: each line a row of numbers."""
+    """A file of `Notes`, read as it grows: each line a row of numbers."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._offset, self._rows = path, 0, list[tuple[float, ...]]()

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import zmqkit
-from zmqkit.cli.chaos_notes import Notes, Work, ordered, ready
+from zmqkit.cli.chaos_notes import Work, ordered, ready
+from zmqkit.cli.notes import Notes
 
 QUEUE = "chaos"
 LEASE_SECONDS = 2.0  # renewed while a job runs, but not by a frozen process

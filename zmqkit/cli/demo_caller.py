@@ -6,7 +6,6 @@ outcomes, one line each: number, outcome, seconds. It ends when each call has on
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from functools import partial
 
 import zmqkit
 from zmqkit.cli.demo_service import ORDER, VISIT
+from zmqkit.cli.notes import Notes
 
 CALL_SECONDS = 8.0
 IN_FLIGHT_MAX = 100
@@ -38,11 +38,11 @@ def outcome(future: zmqkit.CallFuture, number: int) -> str:
     return FAILED
 
 
-def call_all(endpoint: str, diary: int, numbers: range, seconds: float) -> None:
+def call_all(endpoint: str, diary: Notes, numbers: range, seconds: float) -> None:
     room = threading.Semaphore(IN_FLIGHT_MAX)
 
     def ended(number: int, begun: float, future: zmqkit.CallFuture) -> None:
-        os.write(diary, f"{number} {outcome(future, number)} {time.monotonic() - begun:.6f}\n".encode())
+        diary.write(number, outcome(future, number), f"{time.monotonic() - begun:.6f}")
         room.release()
 
     with zmqkit.connect(endpoint, timeout=30.0) as mq:
@@ -60,5 +60,4 @@ def call_all(endpoint: str, diary: int, numbers: range, seconds: float) -> None:
 
 if __name__ == "__main__":
     node, notes, first, step, calls, span = sys.argv[1:]
-    file = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    call_all(node, file, range(int(first), int(calls), int(step)), float(span))
+    call_all(node, Notes(notes), range(int(first), int(calls), int(step)), float(span))

@@ -8,7 +8,6 @@ keeps updates. Each stays for a while, takes all events, and writes a line of NO
 from __future__ import annotations
 
 import json
-import os
 import random
 import sys
 import threading
@@ -20,6 +19,7 @@ import zmqkit
 from zmqkit.cli.demo_proxy import Proxy
 from zmqkit.cli.demo_publisher import TOPIC
 from zmqkit.cli.demo_truth import Follower
+from zmqkit.cli.notes import Notes
 
 STAY_SECONDS = (0.5, 5.0)
 CUTS_MAX = 2  # of one that joined, while it stays
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 60.0  # without an event: the subscription is dead
 
 
 class Joiner(threading.Thread):
-    def __init__(self, endpoint: str, stay_seconds: float, notes: int) -> None:
+    def __init__(self, endpoint: str, stay_seconds: float, notes: Notes) -> None:
         super().__init__()
         self._proxy, self._stay_seconds, self._notes = Proxy(endpoint), stay_seconds, notes
         self._cuts = self._long_cuts = 0
@@ -50,7 +50,8 @@ class Joiner(threading.Thread):
         fold = {"seq": follower.seq, "map": follower.map, "moment": time.monotonic()}
         state = {"seq": sub.seq, "map": sub.state.copy(), "moment": time.monotonic()}
         cuts = {"cuts": self._cuts, "long_cuts": self._long_cuts}
-        self._note({"fold": fold, "state": state, "told": follower.told, "unnoticed": follower.unnoticed, "stalled": stalled, **cuts})
+        row = {"fold": fold, "state": state, "told": follower.told, "unnoticed": follower.unnoticed, "stalled": stalled, **cuts}
+        self._notes.write(json.dumps(row))
         self.left = True
 
     def _follow(self, sub: zmqkit.Subscription[Any], follower: Follower) -> bool:
@@ -62,12 +63,8 @@ class Joiner(threading.Thread):
                 return True
         return False
 
-    def _note(self, row: dict[str, Any]) -> None:
-        """In one write: others write, too."""
-        os.write(self._notes, json.dumps(row).encode() + b"\n")
 
-
-def run(endpoint: str, notes: int, joins: int, seconds: float) -> None:
+def run(endpoint: str, notes: Notes, joins: int, seconds: float) -> None:
     chance, begin = random.Random(), time.monotonic()
     happenings: list[tuple[float, int, float]] = []  # when, to whom, a cut of so many seconds; negative: it joins
     stays = [chance.uniform(*STAY_SECONDS) for _ in range(joins)]
@@ -93,5 +90,4 @@ def run(endpoint: str, notes: int, joins: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    file = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    run(sys.argv[1], file, int(sys.argv[3]), float(sys.argv[4]))
+    run(sys.argv[1], Notes(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from zmqkit.cli.demo_caller import ANSWERED, MAYBE, NO_WORKER, NOT_EXECUTED
 from zmqkit.cli.demo_report import LeaseEnds, Start, repeats
+from zmqkit.cli.notes import whole_lines
 
 DEFINITE = {NO_WORKER, NOT_EXECUTED}  # who says so says that no worker has begun it
 KNOWN = {ANSWERED, MAYBE, *DEFINITE}
@@ -59,7 +60,7 @@ class Account(NamedTuple):
 def read_outcomes(paths: Iterable[Path]) -> list[Ended]:
     found = []
     for path in paths:
-        for line in path.read_text().split("\n")[:-1]:
+        for line in whole_lines(path):
             number, outcome, seconds = line.split()
             found.append(Ended(int(number), outcome, float(seconds)))
     return found

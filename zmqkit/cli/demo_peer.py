@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import threading
@@ -17,20 +16,11 @@ from pathlib import Path
 
 import zmqkit
 from zmqkit.cli.demo_jobs import Job, do, stdlib_jobs
+from zmqkit.cli.notes import Notes, whole_lines
 
 QUEUE = "demo.jobs"
 LEASE_SECONDS = 10.0  # a job takes milliseconds; renewed while it runs
 PAUSE_SECONDS = 0.02  # between two jobs of one peer: work comes in while peers come and go
-
-
-class Notes:
-    """Lines that reach the kernel one by one: a kill -9 takes none of them back."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def write(self, *words: object) -> None:
-        os.write(self._fd, (" ".join(map(str, words)) + "\n").encode())
 
 
 def peer(team: str, number: int, peers: int, jobs: int, place: Path) -> None:
@@ -62,7 +52,7 @@ def peer(team: str, number: int, peers: int, jobs: int, place: Path) -> None:
 def produce(node: zmqkit.Node, number: int, jobs: list[Job], place: Path, over: threading.Event) -> None:
     """Goes on where a killed predecessor's notes end; what that one had put and not noted yet is there twice."""
     queue, confirmed = node.queue(QUEUE), place / f"confirmed-{number}"
-    known = len(confirmed.read_text().splitlines()) if confirmed.exists() else 0
+    known = len(whole_lines(confirmed)) if confirmed.exists() else 0
     notes = Notes(confirmed)
     for index, job in enumerate(jobs[known:], known):
         name = f"{number}:{index}"

@@ -23,7 +23,8 @@ import click
 from zmqkit.cli.demo_peer import QUEUE
 from zmqkit.cli.demo_report import LeaseEnds, Repeats, Start, repeats
 from zmqkit.cli.demo_screen import Screen
-from zmqkit.cli.processes import first_line, kill, python, sigterm_as_interrupt, stop
+from zmqkit.cli.notes import whole_lines
+from zmqkit.cli.processes import kill, python, ready_words, sigterm_as_interrupt, stop
 
 STALL_SECONDS_MAX = 60.0  # without a job done for so long, what is missing counts as lost
 LOOK_SECONDS = 0.1
@@ -82,12 +83,9 @@ class Run:
         self._peers[number] = python("zmqkit.cli.demo_peer", self._team, *map(str, (number, self.count, self.jobs, self.place)), log=log)
 
     def _ready(self, number: int) -> None:
-        process = self._peers[number]
-        assert process.stdout
-        words = first_line(process, process.stdout).split()
-        if words[:1] != ["ready"]:
+        if (words := ready_words(self._peers[number])) is None:
             raise self._failed(number)
-        self.numbers[words[1]] = number
+        self.numbers[words[0]] = number
 
     def _failed(self, number: int) -> click.ClickException:
         return click.ClickException(f"peer {number} failed: {(self.place / 'processes.log').read_text(errors='replace')[-500:]}")
@@ -130,9 +128,9 @@ class Run:
     # -- what they noted ----------------------------------------------------------------------------------------------
 
     def lines(self, name: str) -> Iterator[tuple[int, list[str]]]:
-        """Number of a peer and the words of a line of its; what follows a file's last newline was cut off by a kill."""
+        """Number of a peer and the words of a line of its."""
         for path in sorted(self.place.glob(f"{name}-*")):
-            for line in path.read_text().split("\n")[:-1]:
+            for line in whole_lines(path):
                 yield int(path.name.rpartition("-")[2]), line.split()
 
     def jobs_in(self, name: str) -> set[str]:

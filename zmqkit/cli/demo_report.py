@@ -12,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from zmqkit.cli.notes import whole_lines
+
 # A lease whose record was not on disk yet when the node was killed ends with it, and the next start says up to which token it knows.
 UNWRITTEN = re.compile(r"restarted epoch=(\d+) .* above token=(\d+) ended unwritten")
 TOKEN_COUNTER_BITS = 40  # above them stands the epoch
@@ -38,7 +40,7 @@ class Repeats(NamedTuple):
 def read_diaries(paths: Iterable[Path]) -> list[Start]:
     starts = []
     for path in paths:
-        for line in path.read_text().split("\n")[:-1]:  # what follows the last newline was cut off by a kill
+        for line in whole_lines(path):
             seq, token, at = line.split()
             starts.append(Start(int(seq), int(token), float(at)))
     return sorted(starts, key=lambda start: start.at)

@@ -10,7 +10,6 @@ kill -9. The diaries tell afterwards which call ran twice.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import threading
@@ -18,6 +17,7 @@ import time
 from typing import Any
 
 import zmqkit
+from zmqkit.cli.notes import Notes
 
 ORDER, VISIT = "demo.order", "demo.visit"
 THREADS = 8
@@ -44,11 +44,11 @@ def rows(path: str, table: str) -> list[int]:
         return [number for (number,) in db.execute(f"SELECT number FROM {table}")]
 
 
-def serve(endpoint: str, path: str, diary: int) -> None:
+def serve(endpoint: str, path: str, diary: Notes) -> None:
     ledger = Ledger(path)
 
     def begin(body: dict[str, Any]) -> None:
-        os.write(diary, f"{body['number']} {zmqkit.current().token} {time.time():.6f}\n".encode())
+        diary.write(body["number"], zmqkit.current().token, f"{time.time():.6f}")
         time.sleep(body["seconds"])  # work before the effect, and after it: a kill may meet either
 
     with zmqkit.connect(endpoint, timeout=30.0) as mq:
@@ -72,4 +72,4 @@ def serve(endpoint: str, path: str, diary: int) -> None:
 
 if __name__ == "__main__":
     node, database, notes = sys.argv[1:]
-    serve(node, database, os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    serve(node, database, Notes(notes))

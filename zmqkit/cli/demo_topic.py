@@ -20,8 +20,9 @@ import zmqkit
 from zmqkit.cli.demo_publisher import TOPIC
 from zmqkit.cli.demo_screen import Screen
 from zmqkit.cli.demo_truth import Entry, Seen, diverged, lost
+from zmqkit.cli.notes import whole_lines
 from zmqkit.cli.options import DURATION
-from zmqkit.cli.processes import Broker, first_line, python, sigterm_as_interrupt, stop
+from zmqkit.cli.processes import Broker, python, ready_words, sigterm_as_interrupt, stop
 
 PROCESSES = 2  # of subscribers
 NODE_KILLS_AT = (1 / 3, 2 / 3)  # of the time
@@ -66,8 +67,7 @@ class Run:
                 mq.declare(TOPIC, zmqkit.TopicPolicy(max_messages=HISTORY_UPDATES))
             files = str(self._place / "log"), str(self._place / "confirmed")
             publisher = self._start("demo_publisher", *files, str(self._updates_per_s))
-            assert publisher.stdout
-            if first_line(publisher, publisher.stdout).strip() != "ready":
+            if ready_words(publisher) is None:
                 raise self._failed("publisher")
             shares = [len(range(first, self.joins, PROCESSES)) for first in range(min(PROCESSES, self.joins))]
             notes = self._place / "notes"
@@ -113,7 +113,7 @@ class Run:
 
     def notes(self) -> list[dict[str, Any]]:
         """Of those that have left."""
-        return [json.loads(line) for line in (self._place / "notes").read_text().split("\n")[:-1]]
+        return [json.loads(line) for line in whole_lines(self._place / "notes")]
 
     def entries(self, name: str) -> list[Entry]:
         return [Entry(*json.loads(line)) for line in (self._place / name).read_text().splitlines()]

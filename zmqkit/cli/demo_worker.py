@@ -7,29 +7,29 @@ that it is still there after a kill -9. The diaries tell afterwards which job ra
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
 
 import zmqkit
 from zmqkit.cli.demo_jobs import do
+from zmqkit.cli.notes import Notes
 
 LEASE_SECONDS = 10.0  # a job takes milliseconds; renewed while it runs
 
 
-def work(endpoint: str, jobs: str, results: str, diary: int) -> None:
+def work(endpoint: str, jobs: str, results: str, diary: Notes) -> None:
     with zmqkit.connect(endpoint, timeout=30.0) as mq:
         done = mq.queue(results)
         # A late word that an ack came too late changes nothing here: results are counted once per job.
         consumer = mq.queue(jobs).consume(lease=LEASE_SECONDS, on_stale=lambda error: None)
         signal.signal(signal.SIGTERM, lambda number, frame: consumer.stop())
         for d in consumer:
-            os.write(diary, f"{d.seq} {d.token} {time.time():.6f}\n".encode())
+            diary.write(d.seq, d.token, f"{time.time():.6f}")
             with contextlib.suppress(zmqkit.StaleLease), d:
                 done.put({"seq": d.seq, "result": do(d.body)}, timeout=None)  # first the result, durably; then, leaving `with`, the ack
 
 
 if __name__ == "__main__":
     node, job_queue, result_queue, path = sys.argv[1:]
-    work(node, job_queue, result_queue, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    work(node, job_queue, result_queue, Notes(path))

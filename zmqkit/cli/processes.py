@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -38,11 +37,9 @@ class Broker:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True, env=given
             )
-        assert self.process.stdout
-        words = first_line(self.process, self.process.stdout).split()
-        if words[:1] != ["ready"]:
+        if (words := ready_words(self.process)) is None:
             raise click.ClickException(f"the node did not start: {last_line(self._log)}")
-        self.endpoint = words[1]  # from now on the same port again
+        self.endpoint = words[0]  # from now on the same port again
         return time.monotonic() - begin
 
     @property
@@ -59,10 +56,18 @@ class Broker:
             stop(self.process)
 
 
-def first_line(process: subprocess.Popen[str], stream: IO[str]) -> str:
-    """The first line that `process` prints; empty if it ended or took too long."""
+def ready_words(process: subprocess.Popen[str]) -> list[str] | None:
+    """Waits until it says `ready`, and gives what it says with that. None: it ended, said something else, or took too long."""
+    words = next_line(process).split()
+    return words[1:] if words[:1] == ["ready"] else None
+
+
+def next_line(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints; empty if it ended or took too long."""
     import select
 
+    stream = process.stdout
+    assert stream is not None
     ready, _, _ = select.select([stream], [], [], READY_SECONDS_MAX)
     return stream.readline() if ready else ""
 
